@@ -1,0 +1,1 @@
+//! On the device: identity, sample, seal, backlog, publish.

@@ -1,0 +1,1 @@
+//! The HTTP contract between processes: paths, bodies, errors.

@@ -1,0 +1,1 @@
+//! Ordered durable log: append, read from an offset, trim.

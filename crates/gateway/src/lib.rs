@@ -1,0 +1,1 @@
+//! Devices' MQTT 5 side: authenticate, admit, spool, uplink.

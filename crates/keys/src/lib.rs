@@ -1,0 +1,1 @@
+//! Private keys, certificates, TLS configurations and enrolment.

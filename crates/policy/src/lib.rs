@@ -1,0 +1,1 @@
+//! Identity to right: default-deny decisions with their reason.

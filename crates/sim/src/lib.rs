@@ -1,0 +1,1 @@
+//! A fleet and its weather: demo, recorder, load.

@@ -1,0 +1,1 @@
+//! What makes bytes believable: COSE, replay windows, taken ranges.
