@@ -1,1 +1,14 @@
 //! The HTTP contract between processes: paths, bodies, errors.
+//!
+//! Promises: what is written here is what both ends compile against; every error body is RFC 9457 problem+json and
+//! says what was expected and found.
+//! Never: does IO; knows how an answer is made.
+
+pub mod bundle;
+pub mod path;
+pub mod problem;
+pub mod query;
+
+pub use bundle::{Bundle, BundleDevice, BundleKey, Standing};
+pub use problem::Problem;
+pub use query::{Answer, Ask, Cell, Column, Query, QueryError};

@@ -1,1 +1,22 @@
-//! What makes bytes believable: COSE, replay windows, taken ranges.
+//! What makes bytes believable: signatures, counters, message authentication.
+//!
+//! Promises: a [`cose::Verified`] exists only for bytes whose signature was checked, strictly, for its own purpose
+//! (INV-PURP-1); a counter is admitted at most once (INV-REPLAY-1); work is bounded by the input (INV-COST-1).
+//! Never: does IO, reads a clock, keeps a private key longer than the call that uses it (that is `keys`).
+
+#![no_std]
+
+extern crate alloc;
+
+pub mod cose;
+pub mod mac;
+pub mod taken;
+pub mod window;
+
+use model::Digest;
+use sha2::{Digest as _, Sha256};
+
+/// SHA-256 of some bytes.
+pub fn digest(bytes: &[u8]) -> Digest {
+    Digest(Sha256::digest(bytes).into())
+}

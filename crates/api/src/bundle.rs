@@ -1,0 +1,62 @@
+//! What a gateway needs to decide by itself: its zone's devices, their keys, and the policies.
+
+use serde::{Deserialize, Serialize};
+
+/// The newest word of the control plane to one gateway. A gateway keeps it durably and never goes back to an older
+/// generation (INV-FRESH-1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bundle {
+    /// 1. A reader refuses what it does not know (INV-MIX-1).
+    pub format: u32,
+    pub site: String,
+    pub generation: u64,
+    pub gateway: String,
+    pub zone: String,
+    /// Only devices of the gateway's own zone (least knowledge), sorted by id.
+    pub devices: Vec<BundleDevice>,
+    /// Cedar policies, as text.
+    pub policies: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleDevice {
+    pub id: String,
+    pub zone: String,
+    pub standing: Standing,
+    /// SHA-256 of the SubjectPublicKeyInfo of each TLS key that may connect as this device, in hex.
+    pub tls_keys: Vec<String>,
+    /// Keys that seal this device's messages: the present one and those whose messages may still be on their way.
+    pub seal_keys: Vec<BundleKey>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleKey {
+    /// The key's COSE thumbprint, in hex.
+    pub id: String,
+    /// SubjectPublicKeyInfo in DER, in hex.
+    pub spki: String,
+}
+
+/// How a device stands with its operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// On the ownership list, not seen yet.
+    Listed,
+    Enrolled,
+    /// Cut off, recoverable: may only re-enrol.
+    Quarantined,
+    /// Dead for good.
+    Revoked,
+}
+
+impl Standing {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Listed => "listed",
+            Self::Enrolled => "enrolled",
+            Self::Quarantined => "quarantined",
+            Self::Revoked => "revoked",
+        }
+    }
+}
