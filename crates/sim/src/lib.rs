@@ -1,1 +1,18 @@
-//! A fleet and its weather: demo, recorder, load.
+//! A fleet and its weather: real processes of the product, and around them what a plant does to them.
+//!
+//! Promises: judges the product from outside only: by what its processes print, answer and leave on disk. The
+//! recorder fsyncs every PUBACK before the device sees it; the scan reads Parquet files with no help from the store.
+//! Never: links a crate of the product; waits for "long enough" instead of for an event with a deadline.
+
+pub mod client;
+pub mod demo;
+pub mod fleet;
+pub mod kills;
+pub mod link;
+pub mod message;
+pub mod mqtt;
+pub mod process;
+pub mod promises;
+pub mod recorder;
+pub mod scan;
+pub mod tls;
