@@ -1,0 +1,67 @@
+# Plimsoll's commands. `make` alone lists them. Each is what a person can run; .ci/run calls nothing else.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# Passed on to the program: make up ARGS="--data D --port-base 18800"
+ARGS ?=
+# How long each fuzz target runs, in seconds.
+FUZZ_SECONDS ?= 60
+
+# One line that says what is missing, before anything else fails with twenty.
+define needs
+	@command -v $(1) >/dev/null 2>&1 || { echo "plimsoll: needs \`$(1)\`: $(2)" >&2; exit 1; }
+endef
+cargo := $(call needs,cargo,install Rust 1.95 or later from https://rustup.rs)
+cc := $(call needs,cc,install a C compiler (Debian: apt-get install build-essential))
+
+.PHONY: help up demo test test-services check bench fuzz build
+
+help: ## this list
+	@echo "Plimsoll: who a device is, what it says, with evidence. Commands:"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+up: ## the whole road on this machine: control, bus, store, a gateway, two devices (ARGS="--data D --port-base N")
+	$(cargo)
+	$(cc)
+	cargo build -p cli -p agent -p gateway
+	@exec target/debug/plimsoll up $(ARGS)
+
+demo: ## unattended: a fleet in bad weather, then every promise counted; nonzero exit when one is broken
+	$(cargo)
+	$(cc)
+	cargo build -p cli -p agent -p gateway -p sim
+	@exec target/debug/plimsoll-demo $(ARGS)
+
+test: ## all tests, with the list of skipped ones (ARGS goes to the test runner)
+	$(cargo)
+	$(cc)
+	cargo build --workspace --bins
+	cargo xtask test $(ARGS)
+
+test-services: ## foreign clients against a running road: openssl, curl, strongSwan, mosquitto
+	$(cargo)
+	$(cc)
+	cargo build -p cli -p agent -p gateway -p sim
+	tests/services/run $(ARGS)
+
+check: ## rustfmt, clippy, crate graph, licences, sources, advisories where reachable, documents
+	$(cargo)
+	$(cc)
+	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+	@cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo xtask check-all
+
+bench: ## figures of docs/benchmarks.md, measured here (release build)
+	$(cargo)
+	$(cc)
+	bench/run $(ARGS)
+
+fuzz: ## every parser of foreign bytes for FUZZ_SECONDS each (60), from a kept corpus
+	$(cargo)
+	$(cc)
+	cargo run --quiet -p fuzz -- --seconds $(FUZZ_SECONDS) $(ARGS)
