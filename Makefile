@@ -29,11 +29,13 @@ up: ## the whole road on this machine: control, bus, store, a gateway, two devic
 	cargo build -p cli -p agent -p gateway
 	@exec target/debug/plimsoll up $(ARGS)
 
-demo: ## unattended: a fleet in bad weather, then every promise counted; nonzero exit when one is broken
+build: ## the executables of the product and its simulator, in target/debug
 	$(cargo)
 	$(cc)
 	cargo build -p cli -p agent -p gateway -p sim
-	@exec target/debug/plimsoll-demo $(ARGS)
+
+demo: build ## unattended: a fleet on a bad day, then every promise counted; nonzero exit when one is broken
+	@exec target/debug/plimsoll-sim demo $(ARGS)
 
 test: ## all tests, with the list of skipped ones (ARGS goes to the test runner)
 	$(cargo)
@@ -41,10 +43,7 @@ test: ## all tests, with the list of skipped ones (ARGS goes to the test runner)
 	cargo build --workspace --bins
 	cargo xtask test $(ARGS)
 
-test-services: ## foreign clients against a running road: openssl, curl, strongSwan, mosquitto
-	$(cargo)
-	$(cc)
-	cargo build -p cli -p agent -p gateway -p sim
+test-services: build ## foreign clients against a running road: openssl, curl, strongSwan, mosquitto
 	tests/services/run $(ARGS)
 
 check: ## rustfmt, clippy, crate graph, licences, sources, advisories where reachable, documents
