@@ -17,10 +17,11 @@ pub const GATEWAY_UPLINK: &str = "/v1/gateway/uplink";
 /// `POST` [`crate::Ask`]: 200 [`crate::Answer`]. Bearer token.
 pub const QUERY: &str = "/v1/query";
 
-/// `GET`: every device with its standing. `POST /v1/devices/{id}/revoke`. Bearer token.
+/// `GET ?after=ID&limit=N`: 200 [`crate::Fleet`]. `POST /v1/devices/{id}/{revoke|quarantine|release}`: 200
+/// [`crate::Changed`]; 409: not a drawn edge. Bearer token.
 pub const DEVICES: &str = "/v1/devices";
 
-/// `POST` an ownership entry: a serial number that may enrol. Bearer token.
+/// `POST` [`crate::Ownership`]: a serial number that may enrol. 200 [`crate::Changed`]. Bearer token.
 pub const OWNERSHIP: &str = "/v1/ownership";
 
 /// `GET`: Prometheus text format. Bearer token.
