@@ -58,6 +58,10 @@ impl Process {
         })
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL: no handler runs, nothing is flushed.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;

@@ -1,0 +1,33 @@
+//! `plimsoll-bench`: seals messages for a foreign load generator, and measures the whole road beside Mosquitto.
+//!
+//! Nothing here is a test: no figure passes or fails. `docs/benchmarks.md` says how the figures came to be.
+
+mod mosquitto;
+mod profile;
+mod road;
+mod seal;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(version, about = "Figures against named peers; see docs/benchmarks.md")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Seals readings of a recording as an enrolled device would, into a file of messages.
+    Seal(seal::Options),
+    /// Durable packs and readings a second through the whole road, and Mosquitto under the same load.
+    Road(road::Options),
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Seal(options) => seal::run(&options),
+        Command::Road(options) => road::run(&options),
+    }
+}

@@ -1,0 +1,179 @@
+//! Packs and readings a second from a foreign client's PUBLISH to durable, and on to history; then the same messages
+//! to Mosquitto. Rounds alternate, so that a slow minute of the machine hits both.
+
+use crate::mosquitto::Mosquitto;
+use crate::profile::Profile;
+use crate::seal;
+use anyhow::{Context, Result, ensure};
+use sim::fleet::{Fleet, PATIENCE, Ports, Source};
+use sim::process::until;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// A directory for the run; it must not exist yet.
+    #[arg(long)]
+    data: PathBuf,
+    /// The compiled `bench/load.c`.
+    #[arg(long)]
+    load: PathBuf,
+    #[arg(long, default_value_t = 20800)]
+    port_base: u16,
+    #[arg(long, default_value_t = 8)]
+    clients: usize,
+    /// Messages per client and round at 1 and 16 readings; a quarter of it at 256.
+    #[arg(long, default_value_t = 4000)]
+    messages: usize,
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    #[arg(long, default_value = "recordings/host.csv")]
+    recording: PathBuf,
+}
+
+const IN_FLIGHT: &str = "32";
+
+struct Round {
+    acked_s: f64,
+    stored_s: f64,
+    messages: f64,
+    payload_bytes: f64,
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    ensure!(!options.data.exists(), "{} exists", options.data.display());
+    std::fs::create_dir_all(&options.data)?;
+    let mut fleet = Fleet::found(&options.data.join("site"), Ports(options.port_base))?;
+    fleet.add_gateway(fleet.ports.control())?;
+    let clients = enrol(&mut fleet, options)?;
+    println!("| readings a pack | our packs/s (PUBACK) | our readings/s (PUBACK) | packs/s into history | Mosquitto msg/s | ratio ours / Mosquitto | bytes a pack |");
+    println!("| --: | --: | --: | --: | --: | --: | --: |");
+    let mut epoch = 1_000_000;
+    let mut profiled = Vec::new();
+    for readings in [1, 16, 256] {
+        let messages = if readings == 256 { options.messages / 4 } else { options.messages };
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for round in 0..options.rounds {
+            epoch += 1;
+            seal_all(&clients, options, messages, readings, epoch)?;
+            let profile = (round == 0).then(|| Profile::start(&pids(&fleet), &options.data.join(format!("perf-{readings}"))));
+            ours.push(through_us(&fleet, &clients, options)?);
+            if let Some(profile) = profile {
+                profiled.push((readings, profile?.end()?));
+            }
+            theirs.push(through_mosquitto(&fleet, &clients, options, round, readings)?);
+        }
+        line(readings, &mut ours, &mut theirs);
+    }
+    for (readings, shares) in profiled {
+        println!("\nWhere the processor's time went, gateway and control process together, {readings} readings a pack:\n");
+        println!("| share | what |\n| --: | --- |");
+        for (what, share) in shares.iter().filter(|(_, share)| *share >= 0.5) {
+            println!("| {share:.1} % | {what} |");
+        }
+    }
+    fleet.gateways[0].end(Duration::from_secs(20))?;
+    fleet.control.end(PATIENCE)
+}
+
+fn enrol(fleet: &mut Fleet, options: &Options) -> Result<Vec<PathBuf>> {
+    let source = Source::Replay { file: options.recording.canonicalize()?, speed: 1 };
+    let names: Vec<String> = (1..=options.clients).map(|n| format!("load-{n}")).collect();
+    for name in &names {
+        fleet.add_device(name, &source, &[0])?;
+        fleet.wait_for_acks(name, None, 1)?;
+        fleet.devices.get_mut(name).context("it was added")?.end(Duration::from_secs(20))?;
+    }
+    Ok(names.iter().map(|name| fleet.data.join("devices").join(name)).collect())
+}
+
+fn pids(fleet: &Fleet) -> Vec<u32> {
+    vec![fleet.gateways[0].id(), fleet.control.id()]
+}
+
+fn seal_all(clients: &[PathBuf], options: &Options, messages: usize, readings: usize, epoch: u32) -> Result<()> {
+    for client in clients {
+        seal::run(&seal::Options {
+            device: client.clone(),
+            messages,
+            readings,
+            epoch,
+            recording: options.recording.clone(),
+            out: client.join("messages.bin"),
+            bare: false,
+        })?;
+    }
+    Ok(())
+}
+
+fn through_us(fleet: &Fleet, clients: &[PathBuf], options: &Options) -> Result<Round> {
+    let counter = "plimsoll_ingest_messages_total{outcome=\"new\"";
+    let before = fleet.control_metric(counter)?;
+    let start = Instant::now();
+    let mut round = load(options, fleet.ports.gateway(0).port(), &fleet.site_ca(), "plimsoll/1/", "/up", clients)?;
+    until("all is in history", Duration::from_secs(600), || {
+        Ok(fleet.control_metric(counter)? >= before + round.messages)
+    })?;
+    round.stored_s = start.elapsed().as_secs_f64();
+    Ok(round)
+}
+
+fn through_mosquitto(
+    fleet: &Fleet,
+    clients: &[PathBuf],
+    options: &Options,
+    round: usize,
+    readings: usize,
+) -> Result<Round> {
+    let dir = options.data.join(format!("mosquitto-{readings}-{round}"));
+    let port = options.port_base + 50;
+    let peer = Mosquitto::start(&dir, port, &fleet.data.join("gateways/gw-1"), &fleet.site_ca())?;
+    peer.subscribe_and_leave(&clients[0], &fleet.site_ca())?;
+    load(options, port, &fleet.site_ca(), "plimsoll/1/", "/up", clients)
+}
+
+fn load(options: &Options, port: u16, ca: &Path, prefix: &str, suffix: &str, clients: &[PathBuf]) -> Result<Round> {
+    let out = Command::new(&options.load)
+        .args(["127.0.0.1", &port.to_string()])
+        .arg(ca)
+        .args([prefix, suffix, IN_FLIGHT])
+        .args(clients)
+        .output()
+        .with_context(|| format!("cannot run {}", options.load.display()))?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    ensure!(out.status.success(), "the load failed: {text}{}", String::from_utf8_lossy(&out.stderr));
+    let said: serde_json::Value = serde_json::from_str(&text)?;
+    let number = |name: &str| said[name].as_f64().with_context(|| format!("no {name} in {text}"));
+    Ok(Round {
+        acked_s: number("seconds")?,
+        stored_s: 0.0,
+        messages: number("acked")?,
+        payload_bytes: number("payload_bytes")?,
+    })
+}
+
+fn line(readings: usize, ours: &mut [Round], theirs: &mut [Round]) {
+    let bytes = ours[0].payload_bytes / ours[0].messages;
+    let mut ratios: Vec<f64> = ours
+        .iter()
+        .zip(theirs.iter())
+        .map(|(a, b)| (a.messages / a.acked_s) / (b.messages / b.acked_s))
+        .collect();
+    let acked = median(ours.iter().map(|r| r.messages / r.acked_s).collect());
+    let stored = median(ours.iter().map(|r| r.messages / r.stored_s).collect());
+    let peer = median(theirs.iter().map(|r| r.messages / r.acked_s).collect());
+    ratios.sort_by(f64::total_cmp);
+    println!(
+        "| {readings} | {acked:.0} | {:.0} | {stored:.0} | {peer:.0} | {:.2} ({:.2} to {:.2}) | {bytes:.0} |",
+        acked * readings as f64,
+        ratios[ratios.len() / 2],
+        ratios[0],
+        ratios[ratios.len() - 1],
+    );
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
