@@ -7,6 +7,8 @@
 #![no_std]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod bus;
 pub mod cbor;
@@ -14,6 +16,8 @@ pub mod envelope;
 pub mod id;
 pub mod reading;
 pub mod senml;
+#[cfg(test)]
+mod tree;
 pub mod uplink;
 
 pub use envelope::{Counter, Header, Heard, Kind, Prior, WallClock};

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The type of a value is the type of its CBOR item: an integer stays an integer. Base fields hold until they are set
-//! again (§4.1). What we write: `bt` once, in whole seconds, in the first record; `t` in each record, in seconds.
+//! again (§4.1). What we write: `bt` in whole seconds in the first record, and again in one that lies more than 35 years
+//! from it; `t` in each record that is not at `bt`, in seconds. Every microsecond comes back exactly.
 //! What we read besides: any order of labels, `bn` and `bu`, records without `n` when `bn` is a whole name, unknown
 //! labels whose meaning may be ignored (§4.4). Sums (`s`), data values (`vd`), relative times and update times are
 //! refused: nothing on this road gives them a meaning (INV-MIX-1).
@@ -27,9 +28,12 @@ pub const PACK_BYTES_MAX: usize = 32 * 1024;
 pub const TEXT_BYTES_MAX: usize = 1024;
 
 /// RFC 8428 §4.5.3: a time below 2^28 seconds is relative to "now", which no durable record can mean.
-const ABSOLUTE_FROM_S: f64 = 268_435_456.0;
-/// The year 9999, as RFC 3339 can still write it.
-const LATEST_S: f64 = 253_402_300_799.0;
+const EARLIEST_US: i64 = (1 << 28) * 1_000_000;
+/// The last microsecond of the year 9999, as RFC 3339 can still write it.
+const LATEST_US: i64 = 253_402_300_800 * 1_000_000 - 1;
+/// Up to here a time in seconds, as a float, still tells its microseconds apart when it is multiplied out: 2^50 µs are
+/// 35 years, and each of the two roundings costs at most 2^-3 µs.
+const OFFSET_US_MAX: u64 = 1 << 50;
 
 const BN: i32 = -2;
 const BT: i32 = -3;
@@ -43,24 +47,30 @@ const T: i32 = 6;
 
 /// Writes readings as one pack.
 ///
-/// The caller keeps to `RECORDS_MAX`; the length in bytes is the caller's to look at, since a pack is closed by it.
+/// The caller keeps to `RECORDS_MAX`, to finite floats and to the bounds of texts and times, which `decode` demands; the
+/// length in bytes is the caller's to look at, since a pack is closed by it.
 pub fn encode(readings: &[Reading]) -> Vec<u8> {
     assert!(
         !readings.is_empty() && readings.len() <= RECORDS_MAX,
         "a pack holds 1 to {RECORDS_MAX} readings"
     );
     let mut e = Encoder::new(Vec::with_capacity(readings.len() * 40));
-    let base_s = readings[0].time.as_us().div_euclid(1_000_000);
+    let mut base_s = 0;
     let written: Result<(), minicbor::encode::Error<core::convert::Infallible>> = (|| {
         e.array(readings.len() as u64)?;
         for (i, reading) in readings.iter().enumerate() {
-            let offset_us = reading.time.as_us() - base_s * 1_000_000;
+            let time_us = reading.time.as_us();
+            let is_far = time_us.abs_diff(base_s * 1_000_000) > OFFSET_US_MAX;
+            if i == 0 || is_far {
+                base_s = time_us.div_euclid(1_000_000);
+            }
+            let offset_us = time_us - base_s * 1_000_000;
             let labels = 2
-                + u64::from(i == 0)
+                + u64::from(i == 0 || is_far)
                 + u64::from(reading.unit.is_some())
                 + u64::from(offset_us != 0);
             e.map(labels)?;
-            if i == 0 {
+            if i == 0 || is_far {
                 e.i32(BT)?.i64(base_s)?;
             }
             e.i32(N)?.str(reading.series.as_str())?;
@@ -264,22 +274,25 @@ fn complete(base: &Base<'_>, fields: Fields<'_>) -> Result<Reading, Malformed> {
 
 fn absolute(base: Seconds, own: Seconds) -> Result<Timestamp, Malformed> {
     const EXPECTED: &str = "an absolute time: 2^28 s after 1970 or later, before the year 10000";
-    let wrong = Malformed::new(Reason::OutOfDomain, EXPECTED);
-    let whole = base.whole.checked_add(own.whole).ok_or(wrong.clone())?;
-    let fraction = base.fraction + own.fraction;
-    if !(ABSOLUTE_FROM_S..=LATEST_S).contains(&(whole as f64 + fraction)) {
-        return Err(wrong);
+    // No fraction beyond this can be part of a time in range, and below it the product fits.
+    const FRACTION_S_MAX: f64 = 1e12;
+    let fraction_s = base.fraction + own.fraction;
+    if fraction_s.abs() > FRACTION_S_MAX {
+        return Err(Malformed::new(Reason::OutOfDomain, EXPECTED));
     }
-    // Both parts lie below 2^58 microseconds in sum, so neither product nor sum can overflow.
-    let fraction_us = round(fraction * 1e6);
-    whole
-        .checked_mul(1_000_000)
-        .and_then(|us| us.checked_add(fraction_us))
+    base.whole
+        .checked_add(own.whole)
+        .and_then(|whole_s| whole_s.checked_mul(1_000_000))
+        .and_then(|whole_us| whole_us.checked_add(round(fraction_s * 1e6)))
+        .filter(|us| (EARLIEST_US..=LATEST_US).contains(us))
         .map(Timestamp)
-        .ok_or(wrong)
+        .ok_or(Malformed::new(Reason::OutOfDomain, EXPECTED))
 }
 
 /// Half away from zero; `f64::round` is not in `core` for all targets.
 fn round(v: f64) -> i64 {
     if v < 0.0 { (v - 0.5) as i64 } else { (v + 0.5) as i64 }
 }
+
+#[cfg(test)]
+mod tests;

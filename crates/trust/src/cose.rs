@@ -322,3 +322,6 @@ fn sig_structure(header: &Header, protected: &[u8], payload: &[u8]) -> Vec<u8> {
     written.expect("writing to a Vec cannot fail");
     e.into_writer()
 }
+
+#[cfg(test)]
+mod tests;

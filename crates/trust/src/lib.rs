@@ -7,10 +7,16 @@
 #![no_std]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod cose;
 pub mod mac;
 pub mod taken;
+#[cfg(test)]
+#[expect(dead_code, reason = "the tests of `model` use all of it")]
+#[path = "../../model/src/tree.rs"]
+mod tree;
 pub mod window;
 
 use model::Digest;

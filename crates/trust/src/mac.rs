@@ -36,3 +36,30 @@ impl core::fmt::Debug for MacKey {
         f.write_str("MacKey(secret)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_holds_for_its_key_and_message_and_for_nothing_else() {
+        let key = MacKey::new([7; 32]);
+        let tag = key.tag(b"batch");
+        assert!(key.is_tag(b"batch", &tag));
+        assert!(!key.is_tag(b"batcH", &tag), "another message");
+        assert!(!key.is_tag(b"batch\0", &tag), "a longer message");
+        assert!(!MacKey::new([8; 32]).is_tag(b"batch", &tag), "another key");
+        assert!(!key.is_tag(b"batch", &tag[..31]), "a shortened tag");
+        assert!(!key.is_tag(b"batch", &[]), "no tag");
+        for bit in 0..256 {
+            let mut other = tag;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(!key.is_tag(b"batch", &other), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_never_printed() {
+        assert_eq!(alloc::format!("{:?}", MacKey::new([7; 32])), "MacKey(secret)");
+    }
+}
