@@ -5,14 +5,17 @@
 //!
 //! [`RealDisk`] is the operating system's; [`SimDisk`] is its double, which cuts the power at any operation, tears
 //! what was not synced, and can be told to lie about `sync`. Every durable file that we write goes through [`Disk`]
-//! (INV-ACK-1); SQLite keeps its own files.
+//! (INV-ACK-1); SQLite keeps its own files. [`cut_everywhere`] runs a workload once for each operation at which the power
+//! can be cut, and asks what must hold afterwards: the loop for everything that keeps a promise on a disk.
 //!
 //! Order in which a new file becomes durable: write it, `sync` it, then `sync_dir` of its directory. A rename is
 //! durable once the directory is synced; [`replace`] does the whole dance.
 
+mod cuts;
 mod real;
 mod sim;
 
+pub use cuts::{Broken, Cuts, Death, Report, cut_everywhere};
 pub use real::RealDisk;
 pub use sim::{Cut, SimDisk, SyncMode};
 
@@ -78,7 +81,7 @@ pub trait File: Debug + Send {
     /// Returns once everything appended before is durable.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Cuts the file to `len` bytes. Durable after `sync`.
+    /// Cuts the file to `len` bytes. Durable after `sync`. More than it has is `InvalidInput`.
     fn truncate(&mut self, len: u64) -> io::Result<()>;
 
     fn len(&self) -> io::Result<u64>;
@@ -99,7 +102,11 @@ pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
         disk.remove(&next)?;
     }
     let mut file = disk.create(&next)?;
-    file.append(bytes)?;
+    if let Err(e) = file.append(bytes) {
+        // Gives the space back at once; if that fails too, the next replace does it.
+        let _ = disk.remove(&next);
+        return Err(e);
+    }
     file.sync()?;
     drop(file);
     disk.rename(&next, path)?;

@@ -61,21 +61,34 @@ impl Disk for RealDisk {
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        if dir.as_os_str().is_empty() || dir.is_dir() {
-            return Ok(());
+        if dir.is_dir() {
+            // Whoever made it may have been killed before it synced the entry. Who may not read the parent did not
+            // make it.
+            return match self.sync_dir(parent(dir)) {
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                synced => synced,
+            };
         }
-        let parent = dir.parent().unwrap_or(Path::new("/"));
-        self.create_dir_all(parent)?;
+        self.create_dir_all(parent(dir))?;
         match DirBuilder::new().mode(0o700).create(dir) {
             Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
             Err(e) => return Err(e),
         }
-        self.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+        self.sync_dir(parent(dir))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         fs::File::open(dir)?.sync_all()
+    }
+}
+
+/// `.` for a bare name, `/` for the root itself.
+fn parent(dir: &Path) -> &Path {
+    match dir.parent() {
+        None => Path::new("/"),
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
     }
 }
 
@@ -92,6 +105,10 @@ impl File for RealFile {
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
+        if len > self.len()? {
+            // The operating system would add zeros.
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         self.0.set_len(len)
     }
 

@@ -2,20 +2,24 @@
 //!
 //! What it models, each worse than a usual disk and none worse than an allowed one:
 //!
-//! * Bytes appended since the last `sync` survive a cut as any mix of 512-byte sectors: kept, zero, or garbage; the
-//!   length may have grown or not.
+//! * What was appended since the last `sync` survives a cut wholly, not at all, or as any mix of 512-byte sectors: kept,
+//!   zero, or garbage; the length may have grown or not. A cut in the middle of a `sync` is such a cut too.
 //! * A creation, rename or removal survives only if its directory was synced after it; unsynced ones survive or not,
-//!   each by itself (so a rename may be lost while a later creation is kept).
-//! * A truncation that was not synced may be undone.
-//! * Every operation that changes something is counted. The one at which the power is cut happens in part; all later
-//!   ones fail until [`SimDisk::reboot`].
-//! * `capacity` bytes, then `StorageFull`.
+//!   each end of a rename by itself (so that a file may be found under both names, or under none).
+//! * A truncation that was not synced may be undone; bytes appended behind it are as unsafe as any.
+//! * Every operation that changes something is counted. The one at which the power is cut happens in part or not at
+//!   all; all later ones fail until [`SimDisk::reboot`], and handles from before it fail for ever.
+//! * [`SimDisk::restart`] is the death of the process alone: nothing is lost, and nothing that was unsynced is synced.
+//! * `capacity` bytes, then `StorageFull`, with as much of the append as had room.
 //!
 //! [`SyncMode::Lies`] returns from `sync` without doing anything: a promise that survives it was not tested.
+//! [`SyncMode::FailsOnceAt`] is the trap for who retries: after the failure `sync` succeeds again, and what the failed one
+//! was to write is gone (as on Linux, where the pages count as clean after a failed `fsync`).
 
 use crate::{Disk, File};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -29,6 +33,9 @@ pub enum SyncMode {
     Lies,
     /// Fails from the given operation on, as a dying disk does.
     FailsFrom(u64),
+    /// Fails once, at the first sync from the given operation on. Later ones succeed and do not make good for it: what
+    /// that sync was to make durable in its file never is.
+    FailsOnceAt(u64),
 }
 
 /// When the power is cut.
@@ -50,12 +57,15 @@ struct State {
     dirs: BTreeSet<PathBuf>,
     /// What the last sync of each directory made durable.
     durable_names: BTreeMap<PathBuf, FileNo>,
+    durable_dirs: BTreeSet<PathBuf>,
     files: BTreeMap<FileNo, Inode>,
     next_file: u64,
     random: u64,
     mode: SyncMode,
     cut: Cut,
     power: bool,
+    /// Which process of this disk's life runs: handles belong to one.
+    life: u64,
     operations: u64,
     capacity: u64,
 }
@@ -67,6 +77,10 @@ struct FileNo(u64);
 struct Inode {
     seen: Vec<u8>,
     durable: Vec<u8>,
+    /// How much of `durable` no truncation since the last sync has touched: `seen` begins with the same bytes.
+    untouched: usize,
+    /// What a failed sync gave up: seen until the next cut, never durable.
+    given_up: Vec<Range<usize>>,
 }
 
 impl SimDisk {
@@ -74,14 +88,16 @@ impl SimDisk {
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(State {
             names: BTreeMap::new(),
-            dirs: BTreeSet::from([PathBuf::from("/")]),
+            dirs: BTreeSet::from([PathBuf::from("/"), PathBuf::new()]),
             durable_names: BTreeMap::new(),
+            durable_dirs: BTreeSet::from([PathBuf::from("/"), PathBuf::new()]),
             files: BTreeMap::new(),
             next_file: 0,
             random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
             mode: SyncMode::Honest,
             cut: Cut::Never,
             power: true,
+            life: 0,
             operations: 0,
             capacity: u64::MAX,
         })))
@@ -127,9 +143,13 @@ impl SimDisk {
         let mut state = self.state();
         state.settle_names();
         state.settle_bytes();
-        state.power = true;
-        state.cut = Cut::Never;
-        state.operations = 0;
+        state.begin_life();
+    }
+
+    /// Another process, on the same running machine: the one before was killed, in the middle of an operation if it was
+    /// cut. All that it wrote is seen, and durable only as far as it was synced.
+    pub fn restart(&self) {
+        self.state().begin_life();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -138,16 +158,55 @@ impl SimDisk {
 }
 
 impl State {
+    fn begin_life(&mut self) {
+        self.life += 1;
+        self.power = true;
+        self.cut = Cut::Never;
+        self.operations = 0;
+    }
+
+    fn on(&self) -> io::Result<()> {
+        if self.power { Ok(()) } else { Err(power_is_cut()) }
+    }
+
     /// Takes part in every changing operation. `Ok(true)` says that this one is cut in the middle.
     fn step(&mut self) -> io::Result<bool> {
-        if !self.power {
-            return Err(power_is_cut());
-        }
+        self.on()?;
         let number = self.operations;
         self.operations += 1;
         let cut = self.cut == Cut::At(number);
         self.power = !cut;
         Ok(cut)
+    }
+
+    /// As `step`, for an operation that happens whole or not at all. `Ok(true)`: it happens, and the power is cut.
+    fn step_whole(&mut self) -> io::Result<bool> {
+        let cut = self.step()?;
+        if cut && self.one_in(2) { Err(power_is_cut()) } else { Ok(cut) }
+    }
+
+    /// What a sync does now. `Ok(false)`: nothing.
+    fn sync(&mut self) -> io::Result<bool> {
+        if self.step()? {
+            return Err(power_is_cut());
+        }
+        match self.mode {
+            SyncMode::Honest => Ok(true),
+            SyncMode::Lies => Ok(false),
+            SyncMode::FailsFrom(n) | SyncMode::FailsOnceAt(n) if self.operations > n => {
+                Err(io::Error::other("the disk failed to sync"))
+            }
+            SyncMode::FailsFrom(_) | SyncMode::FailsOnceAt(_) => Ok(true),
+        }
+    }
+
+    /// After a sync that failed: whether the mode is one in which later ones succeed.
+    fn fails_no_more(&mut self) -> bool {
+        let once = matches!(self.mode, SyncMode::FailsOnceAt(n) if self.operations > n);
+        if once && self.power {
+            self.mode = SyncMode::Honest;
+        }
+        once && self.power
     }
 
     fn random(&mut self) -> u64 {
@@ -167,10 +226,21 @@ impl State {
     }
 
     fn settle_names(&mut self) {
+        // A directory sorts before what is in it.
+        for dir in std::mem::take(&mut self.dirs) {
+            let has_parent = dir.parent().is_none_or(|parent| self.dirs.contains(parent));
+            if self.durable_dirs.contains(&dir) || (has_parent && self.one_in(2)) {
+                self.dirs.insert(dir);
+            }
+        }
+        self.durable_dirs = self.dirs.clone();
         let all: BTreeSet<PathBuf> =
             self.names.keys().chain(self.durable_names.keys()).cloned().collect();
         let mut settled = BTreeMap::new();
         for path in all {
+            if !self.dirs.contains(parent(&path)) {
+                continue;
+            }
             let (seen, durable) =
                 (self.names.get(&path).copied(), self.durable_names.get(&path).copied());
             let kept = if seen == durable || self.one_in(2) { seen } else { durable };
@@ -184,34 +254,36 @@ impl State {
         let named: BTreeSet<FileNo> = self.names.values().copied().collect();
         self.files.retain(|no, _| named.contains(no));
         for no in named {
-            let mut inode = self.files.remove(&no).expect("a named file has an inode");
-            inode.durable = self.torn(&inode);
-            inode.seen = inode.durable.clone();
+            let inode = self.files.remove(&no).expect("a named file has an inode");
+            let bytes = self.torn(&inode);
+            let untouched = bytes.len();
+            let inode =
+                Inode { seen: bytes.clone(), durable: bytes, untouched, given_up: Vec::new() };
             self.files.insert(no, inode);
         }
     }
 
+    /// What a cut leaves of a file.
     fn torn(&mut self, inode: &Inode) -> Vec<u8> {
-        let shared = inode.seen.iter().zip(&inode.durable).take_while(|(a, b)| a == b).count();
-        if inode.seen.len() < inode.durable.len() {
-            // A truncation (and perhaps appends after it) that was not synced: it happened or it did not.
-            return if self.one_in(2) { inode.seen.clone() } else { inode.durable.clone() };
+        if inode.untouched == inode.durable.len() && inode.untouched == inode.seen.len() {
+            return inode.durable.clone();
         }
-        let mut out = inode.durable.clone();
-        out.truncate(shared);
-        let fresh = &inode.seen[shared..];
-        let kept_len = (self.random() as usize) % (fresh.len() + 1);
-        for (i, sector) in fresh[..kept_len].chunks(SECTOR).enumerate() {
-            let lost = i > 0 || kept_len < fresh.len();
-            match if lost { self.random() % 4 } else { 0 } {
-                0 | 1 => out.extend_from_slice(sector),
-                2 => out.resize(out.len() + sector.len(), 0),
-                _ => {
-                    for _ in 0..sector.len() {
-                        let byte = self.random() as u8;
-                        out.push(byte);
-                    }
-                }
+        match self.random() % 4 {
+            // All that was not synced happened, or none of it.
+            0 => return inode.written(),
+            1 => return inode.durable.clone(),
+            _ => {}
+        }
+        let seen = inode.written();
+        let mut out = inode.durable[..inode.untouched].to_vec();
+        let len = out.len() + (self.random() as usize) % (seen.len() - out.len() + 1);
+        while out.len() < len {
+            let sector_end = (out.len() / SECTOR + 1) * SECTOR;
+            let sector = out.len()..sector_end.min(len);
+            match self.random() % 4 {
+                0 | 1 => out.extend_from_slice(&seen[sector]),
+                2 => out.resize(sector.end, 0),
+                _ => out.extend(sector.map(|_| self.random() as u8)),
             }
         }
         out
@@ -223,6 +295,36 @@ impl State {
 
     fn need_dir(&self, dir: &Path) -> io::Result<()> {
         if self.dirs.contains(dir) { Ok(()) } else { Err(not_found(dir)) }
+    }
+}
+
+impl Inode {
+    /// What a sync would make durable.
+    fn written(&self) -> Vec<u8> {
+        let mut bytes = self.seen.clone();
+        for range in &self.given_up {
+            bytes[range.clone()].fill(0);
+        }
+        bytes
+    }
+
+    fn sync(&mut self) {
+        self.durable = self.written();
+        self.untouched = self.durable.len();
+    }
+
+    /// A sync failed, and what it was to write counts as written.
+    fn give_up(&mut self) {
+        self.given_up.push(self.untouched..self.seen.len());
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.seen.truncate(len);
+        self.untouched = self.untouched.min(len);
+        for range in &mut self.given_up {
+            range.end = range.end.min(len);
+            range.start = range.start.min(range.end);
+        }
     }
 }
 
@@ -238,35 +340,36 @@ fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
+fn stale_handle() -> io::Error {
+    io::Error::other("the file was opened by a process that has ended")
+}
+
 impl Disk for SimDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
         let mut state = self.state();
+        state.on()?;
         state.need_dir(parent(path))?;
-        if state.names.contains_key(path) {
+        if state.names.contains_key(path) || state.dirs.contains(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let cut = state.step()?;
+        let cut = state.step_whole()?;
         let no = FileNo(state.next_file);
         state.next_file += 1;
         state.files.insert(no, Inode::default());
         state.names.insert(path.to_owned(), no);
-        if cut { Err(power_is_cut()) } else { Ok(Box::new(SimFile { disk: self.clone(), no })) }
+        if cut { Err(power_is_cut()) } else { Ok(Box::new(self.handle(&state, no))) }
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
         let mut state = self.state();
-        if !state.power {
-            return Err(power_is_cut());
-        }
+        state.on()?;
         let no = state.inode(path)?;
-        Ok(Box::new(SimFile { disk: self.clone(), no }))
+        Ok(Box::new(self.handle(&state, no)))
     }
 
     fn read_at(&self, path: &Path, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         let mut state = self.state();
-        if !state.power {
-            return Err(power_is_cut());
-        }
+        state.on()?;
         let no = state.inode(path)?;
         let bytes = &state.files[&no].seen;
         let from = (offset as usize).min(bytes.len());
@@ -277,12 +380,14 @@ impl Disk for SimDisk {
 
     fn len(&self, path: &Path) -> io::Result<u64> {
         let mut state = self.state();
+        state.on()?;
         let no = state.inode(path)?;
         Ok(state.files[&no].seen.len() as u64)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let state = self.state();
+        state.on()?;
         state.need_dir(dir)?;
         let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
         let files = state.names.keys().filter(|path| parent(path) == dir);
@@ -294,14 +399,16 @@ impl Disk for SimDisk {
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
         let state = self.state();
+        state.on()?;
         Ok(state.names.contains_key(path) || state.dirs.contains(path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
+        state.on()?;
         state.need_dir(parent(to))?;
         let no = state.inode(from)?;
-        let cut = state.step()?;
+        let cut = state.step_whole()?;
         state.names.remove(from);
         state.names.insert(to.to_owned(), no);
         if cut { Err(power_is_cut()) } else { Ok(()) }
@@ -309,42 +416,60 @@ impl Disk for SimDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
+        state.on()?;
         state.inode(path)?;
-        let cut = state.step()?;
+        let cut = state.step_whole()?;
         state.names.remove(path);
         if cut { Err(power_is_cut()) } else { Ok(()) }
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
-        if !state.power {
-            return Err(power_is_cut());
-        }
-        for dir in dir.ancestors() {
+        state.on()?;
+        let missing: Vec<&Path> =
+            dir.ancestors().take_while(|dir| !state.dirs.contains(*dir)).collect();
+        for dir in missing.into_iter().rev() {
+            let cut = state.step_whole()?;
             state.dirs.insert(dir.to_owned());
+            if cut {
+                return Err(power_is_cut());
+            }
+            match state.sync() {
+                Ok(true) => _ = state.durable_dirs.insert(dir.to_owned()),
+                Ok(false) => {}
+                Err(e) => {
+                    state.fails_no_more();
+                    return Err(e);
+                }
+            }
         }
         Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.state();
+        let state = &mut *self.state();
+        state.on()?;
         state.need_dir(dir)?;
-        let cut = state.step()?;
-        if cut {
-            return Err(power_is_cut());
-        }
-        match state.mode {
-            SyncMode::Lies => return Ok(()),
-            SyncMode::FailsFrom(n) if state.operations > n => {
-                return Err(io::Error::other("the disk failed to sync"));
+        match state.sync() {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(e) => {
+                state.fails_no_more();
+                return Err(e);
             }
-            _ => {}
         }
-        let state = &mut *state;
         state.durable_names.retain(|path, _| parent(path) != dir);
         let here = state.names.iter().filter(|(path, _)| parent(path) == dir);
         state.durable_names.extend(here.map(|(path, no)| (path.clone(), *no)));
+        let here = state.dirs.iter().filter(|path| path.parent() == Some(dir));
+        state.durable_dirs.extend(here.cloned());
         Ok(())
+    }
+}
+
+impl SimDisk {
+    fn handle(&self, state: &State, no: FileNo) -> SimFile {
+        SimFile { disk: self.clone(), no, life: state.life }
     }
 }
 
@@ -352,19 +477,33 @@ impl Disk for SimDisk {
 struct SimFile {
     disk: SimDisk,
     no: FileNo,
+    life: u64,
+}
+
+impl SimFile {
+    fn state(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.disk.state();
+        state.on()?;
+        if state.life == self.life { Ok(state) } else { Err(stale_handle()) }
+    }
+}
+
+impl State {
+    fn file(&mut self, no: FileNo) -> &mut Inode {
+        self.files.get_mut(&no).expect("a file that is open in this life has an inode")
+    }
 }
 
 impl File for SimFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut state = self.disk.state();
+        let mut state = self.state()?;
         let cut = state.step()?;
         let room = state.capacity.saturating_sub(state.used());
-        let mut added = bytes.len().min(room as usize);
+        let mut added = (bytes.len() as u64).min(room) as usize;
         if cut {
             added = (state.random() as usize) % (added + 1);
         }
-        let inode = state.files.get_mut(&self.no).ok_or_else(power_is_cut)?;
-        inode.seen.extend_from_slice(&bytes[..added]);
+        state.file(self.no).seen.extend_from_slice(&bytes[..added]);
         match (cut, added < bytes.len()) {
             (true, _) => Err(power_is_cut()),
             (false, true) => Err(io::ErrorKind::StorageFull.into()),
@@ -373,33 +512,32 @@ impl File for SimFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let mut state = self.disk.state();
-        let cut = state.step()?;
-        if cut {
-            return Err(power_is_cut());
-        }
-        match state.mode {
-            SyncMode::Lies => return Ok(()),
-            SyncMode::FailsFrom(n) if state.operations > n => {
-                return Err(io::Error::other("the disk failed to sync"));
+        let mut state = self.state()?;
+        match state.sync() {
+            Ok(true) => state.file(self.no).sync(),
+            Ok(false) => {}
+            Err(e) => {
+                if state.fails_no_more() {
+                    state.file(self.no).give_up();
+                }
+                return Err(e);
             }
-            _ => {}
         }
-        let inode = state.files.get_mut(&self.no).ok_or_else(power_is_cut)?;
-        inode.durable = inode.seen.clone();
         Ok(())
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
-        let mut state = self.disk.state();
-        let cut = state.step()?;
-        let inode = state.files.get_mut(&self.no).ok_or_else(power_is_cut)?;
-        inode.seen.truncate(len as usize);
+        let mut state = self.state()?;
+        if len > state.file(self.no).seen.len() as u64 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let cut = state.step_whole()?;
+        state.file(self.no).truncate(len as usize);
         if cut { Err(power_is_cut()) } else { Ok(()) }
     }
 
     fn len(&self) -> io::Result<u64> {
-        let state = self.disk.state();
-        Ok(state.files.get(&self.no).ok_or_else(power_is_cut)?.seen.len() as u64)
+        let mut state = self.state()?;
+        Ok(state.file(self.no).seen.len() as u64)
     }
 }
