@@ -29,18 +29,15 @@ up: ## the whole road on this machine: control, bus, store, a gateway, two devic
 	cargo build -p cli -p agent -p gateway
 	@exec target/debug/plimsoll up $(ARGS)
 
-build: ## the executables of the product and its simulator, in target/debug
+build: ## every executable, in target/debug
 	$(cargo)
 	$(cc)
-	cargo build -p cli -p agent -p gateway -p sim
+	cargo build --workspace --bins
 
 demo: build ## unattended: a fleet on a bad day, then every promise counted; nonzero exit when one is broken
 	@exec target/debug/plimsoll-sim demo $(ARGS)
 
-test: ## all tests, with the list of skipped ones (ARGS goes to the test runner)
-	$(cargo)
-	$(cc)
-	cargo build --workspace --bins
+test: build ## all tests, with the list of skipped ones (ARGS goes to the test runner)
 	cargo xtask test $(ARGS)
 
 test-services: build ## foreign clients against a running road: openssl, curl, strongSwan, mosquitto
@@ -60,7 +57,5 @@ bench: ## figures of docs/benchmarks.md, measured here (release build)
 	$(cc)
 	bench/run $(ARGS)
 
-fuzz: ## every parser of foreign bytes for FUZZ_SECONDS each (60), from a kept corpus
-	$(cargo)
-	$(cc)
-	cargo run --quiet -p fuzz -- --seconds $(FUZZ_SECONDS) $(ARGS)
+fuzz: build ## every parser of foreign bytes for FUZZ_SECONDS each (60), from a kept corpus
+	target/debug/fuzz --seconds $(FUZZ_SECONDS) $(ARGS)

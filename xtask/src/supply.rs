@@ -51,9 +51,9 @@ const NEVER_LINKED: [(&str, &str); 5] = [
 /// Families of which one major version may exist: a second compiles an Arrow that does not fit the first.
 const ONE_MAJOR: [&str; 3] = ["arrow", "parquet", "datafusion"];
 
-/// What the Makefile builds for each target, besides what tests build.
+/// What the Makefile builds, besides what tests build.
 const BUILT_FOR: [(&str, &[&str]); 2] =
-    [("make up", &["cli", "agent", "gateway"]), ("make demo", &["cli", "agent", "gateway", "sim"])];
+    [("make up", &["-p", "cli", "-p", "agent", "-p", "gateway"]), ("make build", &["--workspace"])];
 
 pub fn check(root: &Path) -> Result<Vec<Finding>> {
     let lock = fs::read_to_string(root.join("Cargo.lock")).context("reading Cargo.lock")?;
@@ -80,12 +80,9 @@ pub fn check(root: &Path) -> Result<Vec<Finding>> {
 pub fn compiled_twice(root: &Path) -> Result<Vec<Finding>> {
     let test = features(root, &["--workspace", "-e", "normal,build,dev"])?;
     let mut findings = Vec::new();
-    for (target, crates) in BUILT_FOR {
-        let mut selection = vec!["-e", "normal,build"];
-        for name in crates {
-            selection.extend(["-p", name]);
-        }
-        findings.extend(differing(target, &features(root, &selection)?, &test));
+    for (target, selection) in BUILT_FOR {
+        let built = features(root, &[selection, &["-e", "normal,build"]].concat())?;
+        findings.extend(differing(target, &built, &test));
     }
     Ok(findings)
 }

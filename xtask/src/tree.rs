@@ -50,8 +50,13 @@ pub fn split_tests(page: &Page) -> (&str, &str) {
     if is_test_file {
         return ("", &page.text);
     }
-    match page.text.find("#[cfg(test)]\nmod ") {
-        Some(at) => page.text.split_at(at),
+    // A module that stands in a file of its own (`mod tree;`) has its tests there, and this file goes on behind it.
+    let inline = page.text.match_indices("#[cfg(test)]\nmod ").find(|(at, _)| {
+        let declared = page.text[*at..].lines().nth(1).unwrap_or_default();
+        declared.trim_end().ends_with('{') || declared.trim_end().ends_with('}')
+    });
+    match inline {
+        Some((at, _)) => page.text.split_at(at),
         None => (&page.text, ""),
     }
 }
@@ -71,6 +76,8 @@ mod tests {
             page("crates/a/src/lib.rs", "fn a() {}\n#[cfg(test)]\nmod tests { fn b() {} }");
         assert_eq!(split_tests(&inline).0, "fn a() {}\n");
         assert!(split_tests(&inline).1.contains("fn b"));
+        let declared = page("crates/a/src/lib.rs", "#[cfg(test)]\nmod tests;\nfn a() {}");
+        assert_eq!(split_tests(&declared), (&*declared.text, ""));
         for path in ["crates/a/src/x/tests.rs", "crates/a/tests/it/main.rs"] {
             let page = page(path, "fn c() {}");
             assert_eq!(split_tests(&page), ("", "fn c() {}"));
