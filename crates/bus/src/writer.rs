@@ -107,7 +107,8 @@ impl Writer {
 
     /// Queues a record; the receiver is answered when it is durable. The order of calls is the order in the log.
     ///
-    /// Refuses at once with `Full`, `QueueFull`, `TooLarge`, `Closed` or `Poisoned`; nothing is queued then.
+    /// Refuses at once with `Full`, `QueueFull`, `TooLarge`, `Closed` or `Poisoned`; nothing is queued then. The answer may
+    /// still be `DiskFull`, or `Full` where the head of a new segment takes the last room.
     pub fn submit(
         &self,
         payload: Vec<u8>,
