@@ -19,15 +19,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Seals readings of a recording as an enrolled device would, into a file of messages.
-    Seal(seal::Options),
+    /// Seals one reading under a key of one's own, for a foreign client to publish.
+    Seal(seal::One),
     /// Durable packs and readings a second through the whole road, and Mosquitto under the same load.
     Road(road::Options),
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
-        Command::Seal(options) => seal::run(&options),
+        Command::Seal(options) => seal::one(&options),
         Command::Road(options) => road::run(&options),
     }
 }

@@ -94,15 +94,9 @@ fn pids(fleet: &Fleet) -> Vec<u32> {
 
 fn seal_all(clients: &[PathBuf], options: &Options, messages: usize, readings: usize, epoch: u32) -> Result<()> {
     for client in clients {
-        seal::run(&seal::Options {
-            device: client.clone(),
-            messages,
-            readings,
-            epoch,
-            recording: options.recording.clone(),
-            out: client.join("messages.bin"),
-            bare: false,
-        })?;
+        let out = client.join("messages.bin");
+        let recording = &options.recording;
+        seal::many(&seal::Many { device: client, messages, readings, epoch, recording, out: &out })?;
     }
     Ok(())
 }

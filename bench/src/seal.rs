@@ -7,59 +7,92 @@ use model::{Reading, SeriesName, Timestamp, Unit, Value, senml};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
-use trust::cose::{self, Signer};
+use trust::cose::{self, SecretKey, Signer};
 
+/// One message with one reading, as somebody who is not our agent may seal it.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Options {
-    /// The directory of an enrolled device; its agent must not run.
+pub struct One {
+    /// The sealing key: PKCS#8 in PEM.
     #[arg(long)]
-    pub device: PathBuf,
-    /// How many messages.
-    #[arg(long, default_value_t = 1)]
-    pub messages: usize,
-    /// How many readings in each, 1 to 256.
-    #[arg(long, default_value_t = 16)]
-    pub readings: usize,
-    /// The epoch of their counters: higher than any that the device has used.
-    #[arg(long, default_value_t = 1_000_000)]
-    pub epoch: u32,
-    /// A recording whose numbers are sealed.
-    #[arg(long, default_value = "recordings/host.csv")]
-    pub recording: PathBuf,
-    /// Where the messages go: each its length as u32 little endian, then its bytes.
+    key: PathBuf,
     #[arg(long)]
-    pub out: PathBuf,
-    /// One message alone, without its length: for `mosquitto_pub -f`.
+    epoch: u32,
     #[arg(long)]
-    pub bare: bool,
+    sequence: u64,
+    #[arg(long)]
+    series: String,
+    #[arg(long)]
+    value: f64,
+    /// Where the message goes, and nothing but it.
+    #[arg(long)]
+    out: PathBuf,
 }
 
-pub fn run(options: &Options) -> Result<()> {
-    ensure!(!options.bare || options.messages == 1, "--bare is for one message");
-    let key = keys::identity::current_seal_key(&RealDisk, &options.device)?;
-    let mut numbers = Numbers::of(&options.recording)?;
-    let mut out = std::io::BufWriter::new(std::fs::File::create(&options.out)?);
-    let now_us = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?;
-    for sequence in 0..options.messages as u64 {
-        let at = |i: usize| Timestamp(now_us + (sequence as i64) * 1000 + i as i64);
-        let readings: Vec<Reading> = (0..options.readings).map(|i| numbers.reading(at(i))).collect();
-        let header = Header {
-            algorithm: key.public().algorithm(),
-            kind: Kind::Readings,
-            key: key.public().id(),
-            counter: Counter { epoch: options.epoch, sequence },
-            uptime_ms: sequence,
-            wall: None,
-            heard: None,
-            prior: None,
-        };
-        let message = cose::seal(&header, &senml::encode(&readings), &key)?;
-        if !options.bare {
-            out.write_all(&u32::try_from(message.len())?.to_le_bytes())?;
-        }
+pub fn one(options: &One) -> Result<()> {
+    let key = keys::file::load(&RealDisk, &options.key)?;
+    let counter = Counter { epoch: options.epoch, sequence: options.sequence };
+    let series = SeriesName::new(options.series.as_str())?;
+    let reading = Reading { time: now()?, series, value: Value::Float(options.value), unit: None };
+    std::fs::write(&options.out, seal(&key, counter, &[reading])?)?;
+    Ok(())
+}
+
+/// Many messages of one device, sealed beforehand.
+#[derive(Clone, Debug)]
+pub struct Many<'a> {
+    /// The directory of an enrolled device; its agent must not run.
+    pub device: &'a Path,
+    pub messages: usize,
+    /// How many readings in each, 1 to 256.
+    pub readings: usize,
+    /// The epoch of their counters: higher than any that the device has used.
+    pub epoch: u32,
+    /// A recording whose numbers are sealed.
+    pub recording: &'a Path,
+    /// Where the messages go: each its length as u32 little endian, then its bytes.
+    pub out: &'a Path,
+}
+
+pub fn many(wanted: &Many<'_>) -> Result<()> {
+    let key = current_key(wanted.device)?;
+    let mut numbers = Numbers::of(wanted.recording)?;
+    let mut out = std::io::BufWriter::new(std::fs::File::create(wanted.out)?);
+    let start = now()?.as_us();
+    for sequence in 0..wanted.messages as u64 {
+        let at = |i: usize| Timestamp(start + (sequence as i64) * 1000 + i as i64);
+        let readings: Vec<Reading> = (0..wanted.readings).map(|i| numbers.reading(at(i))).collect();
+        let message = seal(&key, Counter { epoch: wanted.epoch, sequence }, &readings)?;
+        out.write_all(&u32::try_from(message.len())?.to_le_bytes())?;
         out.write_all(&message)?;
     }
     Ok(out.flush()?)
+}
+
+/// The sealing key that `seal.current` names.
+fn current_key(device: &Path) -> Result<SecretKey> {
+    let pointer = std::fs::read_to_string(device.join("seal.current"))?;
+    let id = pointer.lines().find_map(|line| line.strip_prefix("current "));
+    let id = id.with_context(|| format!("{} has no current sealing key", device.display()))?;
+    Ok(keys::file::load(&RealDisk, &device.join(format!("seal-{id}.key")))?)
+}
+
+fn seal(key: &SecretKey, counter: Counter, readings: &[Reading]) -> Result<Vec<u8>> {
+    let header = Header {
+        algorithm: key.public().algorithm(),
+        kind: Kind::Readings,
+        key: key.public().id(),
+        counter,
+        uptime_ms: counter.sequence,
+        wall: None,
+        heard: None,
+        prior: None,
+    };
+    Ok(cose::seal(&header, &senml::encode(readings), key)?)
+}
+
+fn now() -> Result<Timestamp> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(Timestamp(i64::try_from(since.as_micros())?))
 }
 
 /// The numbers of a recording, column by column within each row, again and again.
