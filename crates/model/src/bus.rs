@@ -87,3 +87,6 @@ impl Batch {
         Ok(Self { gateway, zone, entries })
     }
 }
+
+#[cfg(test)]
+mod tests;

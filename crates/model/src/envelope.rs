@@ -230,6 +230,10 @@ impl Header {
             array_of(d, 3, "[key thumbprint, epoch, sequence]")?;
             Ok(Prior { key: self::key(d)?, counter: self::counter(d)? })
         })?;
+        if prior.is_some_and(|prior| prior.key == key && prior.counter.epoch >= counter.epoch) {
+            const EXPECTED: &str = "a prior of an earlier epoch, or of another key";
+            return Err(Malformed::new(Reason::OutOfDomain, EXPECTED));
+        }
         at_end(&d)?;
         Ok(Self { algorithm, kind, key, counter, uptime_ms, wall, heard, prior })
     }
@@ -358,3 +362,6 @@ pub fn decode_loss(bytes: &[u8]) -> Result<Vec<LostRange>, Malformed> {
     at_end(&d)?;
     Ok(ranges)
 }
+
+#[cfg(test)]
+mod tests;

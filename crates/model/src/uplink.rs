@@ -254,3 +254,6 @@ pub(crate) fn message(d: &mut Decoder<'_>) -> Result<Vec<u8>, Malformed> {
     }
     Ok(bytes.to_vec())
 }
+
+#[cfg(test)]
+mod tests;
