@@ -27,6 +27,7 @@ use model::envelope::Algorithm;
 use model::id::BadName;
 use model::{DeviceId, GatewayId, KeyId};
 use rustls::{ClientConfig, ServerConfig};
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -97,7 +98,7 @@ pub struct Settings {
 }
 
 /// A key that its site has certified.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Certified {
     pub key: Arc<SecretKey>,
     /// DER, leaf first.
@@ -106,7 +107,6 @@ pub struct Certified {
 }
 
 /// A station that is enrolled.
-#[derive(Debug)]
 pub struct Identity {
     files: Files,
     id: DeviceId,
@@ -159,6 +159,7 @@ pub async fn enrol_or_load(
     now: UnixTime,
 ) -> Result<Identity, IdentityError> {
     let files = Files::new(disk, &settings.dir);
+    files.settle()?;
     let (idevid, id) = files.idevid()?;
     let anchors = files.certificates(SITE_CA)?;
     let role = match settings.station {
@@ -256,6 +257,19 @@ impl Identity {
     }
 }
 
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { files, tls, seal, .. } = self;
+        write!(f, "Identity({}, {tls:?}, {seal:?})", files.dir.display())
+    }
+}
+
+impl fmt::Debug for Certified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} by {:?}", self.leaf.role, self.key)
+    }
+}
+
 fn has_ended(leaf: &Leaf, now: UnixTime) -> bool {
     matches!(leaf.not_after, NotAfter::At(until) if now > until)
 }
@@ -304,7 +318,6 @@ fn granted(der: &[u8], anchors: &[Vec<u8>]) -> Result<Leaf, CertError> {
 }
 
 /// The files of one directory.
-#[derive(Debug)]
 struct Files {
     disk: SharedDisk,
     dir: PathBuf,
@@ -320,6 +333,18 @@ struct Pointer {
 impl Files {
     fn new(disk: &SharedDisk, dir: &Path) -> Self {
         Self { disk: disk.clone(), dir: dir.to_owned() }
+    }
+
+    /// What is seen from here on is durable: who wrote it may have been killed before it was. Sealing keys that never
+    /// came to have their name are erased.
+    fn settle(&self) -> Result<(), IdentityError> {
+        let dir = |source| self.error("", source);
+        for name in self.disk.list(&self.dir).map_err(dir)? {
+            if name.starts_with("seal-") && name.ends_with(".key.new") {
+                self.disk.remove(&self.path(&name)).map_err(|source| self.error(&name, source))?;
+            }
+        }
+        self.disk.sync_dir(&self.dir).map_err(dir)
     }
 
     fn idevid(&self) -> Result<(Certified, DeviceId), IdentityError> {
@@ -344,10 +369,9 @@ impl Files {
     fn seal(&self, role: &Role) -> Result<Option<Certified>, IdentityError> {
         let mut pointer = self.pointer()?;
         self.erase_retired(pointer)?;
-        if let Some(id) =
-            self.loose_keys(pointer)?.into_iter().find(|(_, is_certified)| *is_certified)
-        {
-            pointer = Some(self.point_at(id.0, pointer.map(|pointer| pointer.current))?);
+        let certified = self.loose_keys(pointer)?.into_iter().find(|(_, certified)| *certified);
+        if let Some((id, _)) = certified {
+            pointer = Some(self.point_at(id, pointer.map(|pointer| pointer.current))?);
         }
         let Some(Pointer { current, .. }) = pointer else { return Ok(None) };
         self.of_role(&seal_key(current), &seal_pem(current), role).map(Some)
@@ -361,6 +385,7 @@ impl Files {
         algorithm: Algorithm,
         old: Option<KeyId>,
     ) -> Result<Certified, IdentityError> {
+        self.settle()?;
         let pointer = self.pointer()?;
         self.erase_retired(pointer)?;
         let key = match self.loose_keys(pointer)?.first() {
