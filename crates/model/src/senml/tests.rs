@@ -50,8 +50,8 @@ fn the_pack_of_rfc_8428_is_read_as_the_rfc_resolves_it() {
 }
 
 #[test]
-fn a_pack_of_a_version_before_the_rfc_is_refused() {
-    // The example stands in the RFC with `bver` 5. §4.4: versions below 10 are those of drafts.
+fn a_pack_of_a_version_that_we_do_not_know_is_refused() {
+    // The example stands in the RFC with `bver` 5; the only version whose meaning we know is the RFC's own, 10 (§4.4).
     let published = RFC_8428.replacen("23614120 0a".replace(' ', "").as_str(), "2361412005", 1);
     assert_ne!(published, RFC_8428);
     assert_eq!(decode(&bytes_of(&published)).unwrap_err().reason, Reason::UnknownKind);
