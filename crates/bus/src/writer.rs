@@ -142,6 +142,12 @@ impl Writer {
         self.0.reader.clone()
     }
 
+    /// What counts against the log's `bytes_max`: its segments, and what is queued.
+    pub fn bytes(&self) -> u64 {
+        let state = self.0.desk.state();
+        state.log_bytes + state.queue_bytes
+    }
+
     /// The end of what is durable, as it grows.
     pub fn durable_end(&self) -> watch::Receiver<Offset> {
         self.0.durable_end.clone()
