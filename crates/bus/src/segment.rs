@@ -298,3 +298,6 @@ pub(crate) fn proof_of_damage(tail: &[u8], salt: u32, bad: Offset) -> Option<(u6
 pub(crate) fn path(dir: &Path, first: Offset) -> PathBuf {
     dir.join(file_name(first))
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,3 +139,18 @@ fn corrupt(file: &Path, expected: &str, found: String) -> LogError {
     let (file, expected) = (file.to_owned(), expected.to_owned());
     LogError::Corrupt { file, position: 0, offset: Offset(0), expected, found }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_is_written_as_its_golden_bytes_and_read() {
+        let file =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/formats/golden/shards-v1.hex");
+        let golden = std::fs::read_to_string(file).expect("the golden bytes are in the repository");
+        let written: String = encode(4).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(written, golden.trim());
+        assert_eq!(decode(Path::new("shards"), &encode(4)).unwrap(), 4);
+    }
+}

@@ -16,7 +16,7 @@ mod real;
 mod sim;
 
 pub use cuts::{Broken, Cuts, Death, Report, cut_everywhere};
-pub use real::RealDisk;
+pub use real::{DirLock, RealDisk, lock_dir};
 pub use sim::{Cut, SimDisk, SyncMode};
 
 use std::fmt::Debug;

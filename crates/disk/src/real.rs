@@ -83,6 +83,26 @@ impl Disk for RealDisk {
     }
 }
 
+/// A directory that this process has for itself. Given back when it is dropped, or the process ends.
+#[derive(Debug)]
+pub struct DirLock(#[expect(dead_code, reason = "held for its lock")] fs::File);
+
+/// Takes a directory for this process alone, by an advisory lock on the file `lock` in it. Two processes that write
+/// the same log would ruin it, so a station takes its data directory before it opens anything. `ResourceBusy` if another
+/// process has it.
+pub fn lock_dir(dir: &Path) -> io::Result<DirLock> {
+    let path = dir.join("lock");
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(DirLock(file)),
+        Err(fs::TryLockError::WouldBlock) => {
+            let what = format!("`{}` is in use by another process", dir.display());
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, what))
+        }
+        Err(fs::TryLockError::Error(e)) => Err(e),
+    }
+}
+
 /// `.` for a bare name, `/` for the root itself.
 fn parent(dir: &Path) -> &Path {
     match dir.parent() {

@@ -126,3 +126,12 @@ fn a_file_in_the_place_of_a_directory_is_an_error_on_the_real_disk() {
     assert!(RealDisk.create_dir_all(&file).is_err());
     assert!(RealDisk.create_dir_all(&file.join("below")).is_err());
 }
+
+#[test]
+fn a_directory_is_locked_for_one_until_it_is_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let lock = disk::lock_dir(dir.path()).unwrap();
+    assert_eq!(disk::lock_dir(dir.path()).unwrap_err().kind(), ErrorKind::ResourceBusy);
+    drop(lock);
+    disk::lock_dir(dir.path()).unwrap();
+}
