@@ -63,8 +63,16 @@ impl Code {
         code
     }
 
-    fn ships(&self, word: &str) -> bool {
-        self.ships.values().any(|text| text.contains(word))
+    /// Whether code that ships names this metric: whole, or as the part that a station puts behind its own name.
+    fn has_metric(&self, name: &str) -> bool {
+        if self.ships.values().any(|text| text.contains(name)) {
+            return true;
+        }
+        let parts = name.strip_prefix("plimsoll_").and_then(|rest| rest.split_once('_'));
+        parts.is_some_and(|(station, rest)| {
+            let (dir, literal) = (format!("crates/{station}/"), format!("\"{rest}\""));
+            self.ships.iter().any(|(path, text)| path.starts_with(&dir) && text.contains(&literal))
+        })
     }
 }
 
@@ -137,7 +145,7 @@ fn invariants_and_code(page: &str, code: &Code) -> Vec<Finding> {
         }
         for metric in code_spans(counter) {
             let name = metric.split('{').next().unwrap_or_default();
-            if !code.ships(name) {
+            if !code.has_metric(name) {
                 find(format!("no code that ships names the metric `{name}`"));
             }
         }
@@ -195,7 +203,7 @@ fn threats_and_code(page: &str, invariants: &str, runbooks: &[Page], code: &Code
         }
         for metric in code_spans(monitor) {
             let name = metric.split('{').next().unwrap_or_default();
-            if !code.ships(name) {
+            if !code.has_metric(name) {
                 find(format!("no code that ships names the metric `{name}`"));
             }
         }
@@ -379,6 +387,15 @@ mod tests {
             invariant(5, "`plimsoll_gone_total`"),
             one("no code that ships names the metric `plimsoll_gone_total`")
         );
+    }
+
+    #[test]
+    fn a_metric_is_found_whole_or_behind_its_stations_name() {
+        let code =
+            Code::of(&[page("crates/gateway/src/metrics.rs", "counter(r, \"spool_bytes\")")]);
+        assert!(code.has_metric("plimsoll_gateway_spool_bytes"));
+        assert!(!code.has_metric("plimsoll_gateway_spool"));
+        assert!(!code.has_metric("plimsoll_control_spool_bytes"));
     }
 
     #[test]

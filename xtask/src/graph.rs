@@ -14,13 +14,14 @@ use std::path::Path;
 const GOLDEN: &str = "docs/crate-graph.golden";
 
 /// Lowest first. A crate that stands in no tier is a finding: where it belongs is decided before it is built.
-const TIERS: [(&str, &[&str]); 6] = [
+const TIERS: [(&str, &[&str]); 7] = [
     ("words", &["model", "api"]),
     ("pure cores", &["trust", "policy"]),
     ("disk", &["disk"]),
     ("engines", &["keys", "bus", "store"]),
     ("stations", &["agent", "gateway", "control"]),
-    ("edges", &["cli", "sim", "fuzz", "xtask"]),
+    ("edges", &["cli", "sim"]),
+    ("tools", &["bench", "fuzz", "xtask"]),
 ];
 
 /// The arrows inside a tier that are meant. `store` reads the bus by its own type: a trait between the two would have
