@@ -209,7 +209,7 @@ fn a_cut_at_any_write_of_an_enrolment_loses_no_key_that_was_certified() {
             _ => Err(format!("{:?}", seal_files(disk))),
         }
     };
-    let cuts = Cuts::over(0..4).recovering(&again);
+    let cuts = Cuts::over(0..2).recovering(&again);
     cuts.run(workload, check).holds("an enrolment");
     let lied = Cuts::over(0..1).recovering(&again).on(SyncMode::Lies).run(workload, check);
     assert!(!lied.broken.is_empty(), "a sync that does nothing was not noticed");
@@ -247,7 +247,7 @@ fn a_cut_at_any_write_of_a_rotation_leaves_one_key_that_seals_and_loses_none() {
             files => Err(format!("beside {current}: {files:?}")),
         }
     };
-    Cuts::over(0..4).recovering(&again).run(workload, check).holds("a rotation");
+    Cuts::over(0..2).recovering(&again).run(workload, check).holds("a rotation");
 }
 
 #[test]
