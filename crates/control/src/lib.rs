@@ -1,1 +1,43 @@
-//! Fleet registry, enrolment, uplink, API.
+//! The site's control plane: who the devices are, what gateways are told, and what of theirs becomes history.
+//!
+//! Promises: nobody gets a certificate, a bundle, an answer or an effect without an identity that counts now and a
+//! scope that admits it (INV-AUTH-1, INV-LEAST-1); what an uplink call was told of is durable on the bus, judged by the
+//! device's own signature (INV-ACK-1); standing and keys move only along drawn edges (INV-STATE-1), each move durable
+//! before anybody sees it and raising the one generation; work is bounded before it is spent (INV-COST-1).
+//! Never: holds a device's private key, decides by a clock what is history, runs SQL on the fleet's hot path, knows how
+//! a query is answered.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`enrol`], [`uplink`], [`bundle`], [`caller`], [`known`], [`directory`] | pure cores: decisions over the directory and the time |
+//! | [`registry`] | the fleet on disk, and the directory that is always what the disk holds |
+//! | `driver`, `listener`, `http` | parts, connections, requests |
+//! | `est`, `gateway`, `fleet`, `query` | one group of calls each |
+//!
+//! `docs/api.md` is the contract with callers.
+
+pub mod bundle;
+pub mod caller;
+pub mod config;
+pub mod directory;
+mod driver;
+pub mod enrol;
+pub mod error;
+mod est;
+mod fleet;
+mod gateway;
+mod http;
+pub mod known;
+mod listener;
+pub mod metrics;
+mod problem;
+mod query;
+pub mod registry;
+pub mod uplink;
+
+pub use config::{Config, Limits};
+pub use driver::Control;
+pub use error::{Fatal, StartError};
+pub use query::TRUNCATED;
+pub use registry::Registry;
+pub use uplink::BUS_RECORD_BYTES_MAX;

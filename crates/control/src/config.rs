@@ -1,0 +1,89 @@
+//! What control is told at its start.
+
+use keys::ca::Authority;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use trust::cose::SecretKey;
+use trust::mac::MacKey;
+
+/// The shortest bearer token: 128 bits in hex. The token is a key, not a password.
+pub const TOKEN_CHARS_MIN: usize = 32;
+
+#[derive(Debug)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub site: String,
+    /// The registry's SQLite file, made if it is not there.
+    pub registry: PathBuf,
+    /// Signs what enrolment grants.
+    pub authority: Arc<Authority>,
+    /// The listener's own certificates in DER, leaf first, and their key.
+    pub chain: Vec<Vec<u8>>,
+    pub key: SecretKey,
+    /// Authorities whose IDevIDs are believed, in DER.
+    pub makers: Vec<Vec<u8>>,
+    /// What operators show.
+    pub token: String,
+    /// Cedar policies for gateways, as text. Refused at the start if they do not parse.
+    pub policies: String,
+    /// By which ingest knows that uplink judged a batch.
+    pub bus_key: MacKey,
+    pub limits: Limits,
+}
+
+/// Every bound, and what happens beyond it.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections at a time. One more is closed at once, and counted.
+    pub connections_max: usize,
+    /// A handshake that takes longer is given up, and counted.
+    pub handshake_time_max: Duration,
+    /// A connection that sends no whole head for so long, or nothing between two requests, is closed. Longer than clients
+    /// pause between two calls, so that they seldom meet a connection that just went.
+    pub header_time_max: Duration,
+    /// A request that takes longer gets 503. Not for the long poll for a bundle, nor for queries.
+    pub request_time_max: Duration,
+    /// A query that takes longer gets 503; the store's own bounds are meant to be narrower.
+    pub query_time_max: Duration,
+    /// Uplink calls at a time, each of which holds up to 13 MiB. One more gets 503 and a time to wait; so does a second
+    /// one of the same gateway.
+    pub uplinks_max: usize,
+    /// How many messages on the bus are remembered, so that a second attempt costs no second append; 136 bytes each.
+    pub known: usize,
+    /// How long open requests may take to end at a shutdown, before they are cut off.
+    pub shutdown_time_max: Duration,
+    /// How long a certificate lives. A station renews it after two thirds of that.
+    pub certificate_life: Duration,
+    /// For how long a sealing key that another has replaced stays in bundles: messages that it sealed may wait in a
+    /// backlog. After that a gateway refuses them and the device keeps them; control believes them for ever.
+    pub seal_key_grace: Duration,
+    /// For how long a TLS key that another has replaced may still connect: the answer with the new certificate may have
+    /// been lost. After that the device enrols with its IDevID again.
+    pub tls_key_grace: Duration,
+    /// The most new keys of one device and purpose in a day. One more gets 429 and a time to wait.
+    pub keys_per_day_max: usize,
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 1024,
+            handshake_time_max: Duration::from_secs(10),
+            header_time_max: Duration::from_secs(30),
+            request_time_max: Duration::from_secs(60),
+            query_time_max: Duration::from_secs(600),
+            uplinks_max: 16,
+            known: 65_536,
+            shutdown_time_max: Duration::from_secs(10),
+            certificate_life: 90 * DAY,
+            seal_key_grace: 30 * DAY,
+            tls_key_grace: 7 * DAY,
+            // A device that crashes and re-enrols every hour, twice over.
+            keys_per_day_max: 48,
+        }
+    }
+}

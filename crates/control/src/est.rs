@@ -1,0 +1,104 @@
+//! EST (RFC 7030): certificates for who proves that they may have them.
+//!
+//! Bodies are base64 on one line; strongSwan's client refuses line breaks. What we read may have them.
+
+use crate::caller::Endpoint;
+use crate::driver::{Station, now};
+use crate::enrol;
+use crate::http::{Call, body, expect_media_type};
+use crate::problem::Failure;
+use axum::body::Body;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keys::ca::CaError;
+use keys::csr;
+use keys::pkcs7;
+use std::sync::Arc;
+
+/// A request in base64, with room for line breaks.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+
+const PKCS10: &str = "application/pkcs10";
+/// RFC 7030 §4.1.3 and §4.2.3.
+const PKCS7: &str = "application/pkcs7-mime; smime-type=certs-only";
+
+/// RFC 7030 §4.1: the site's authorities. For a client that does not trust them yet this proves nothing; it pins them by
+/// other means.
+pub(crate) async fn ca_certs(station: &Station) -> Result<Response, Failure> {
+    Ok(answer(station.ca_certs.clone()))
+}
+
+/// RFC 7030 §4.2. Decided, issued and stored, in this order, before the answer.
+pub(crate) async fn enroll(station: &Arc<Station>, call: Call) -> Result<Response, Failure> {
+    let applicant = call.caller.applicant().expect("the scope admits certificates only");
+    let purpose = call.endpoint.purpose().expect("this endpoint certifies a key");
+    let csr = read(call).await?;
+    let (authority, terms, at) = (station.authority.clone(), station.terms.clone(), now());
+    let decided = station
+        .registry
+        .enrol(at, move |directory| {
+            let grant = enrol::decide(directory, &applicant, &csr, purpose, &terms, at)?;
+            Ok::<_, Stopped>(enrol::issue(&grant, &csr, &authority, &terms, at)?)
+        })
+        .await
+        .map_err(|error| station.failed_to_store(error))?;
+    let (changed, issued) = match decided {
+        Ok(stored) => stored,
+        Err(Stopped::Refused(refusal)) => return Err(refusal.into()),
+        Err(Stopped::Failed(error)) => return Err(Failure::internal(&error)),
+    };
+    station.metrics.certificates.with_label_values(&[purpose.as_str()]).inc();
+    tracing::info!(
+        device = %changed.device.id, purpose = purpose.as_str(), key = %issued.key.shown_id(),
+        generation = changed.generation, "certificate issued"
+    );
+    let bag = pkcs7::encode(&[issued.certificate]).map_err(|error| Failure::internal(&error))?;
+    Ok(answer(STANDARD.encode(bag)))
+}
+
+/// Why there is no certificate.
+enum Stopped {
+    Refused(enrol::Refusal),
+    Failed(CaError),
+}
+
+impl From<enrol::Refusal> for Stopped {
+    fn from(refusal: enrol::Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<CaError> for Stopped {
+    fn from(error: CaError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+async fn read(call: Call) -> Result<csr::Csr, Failure> {
+    debug_assert!(!matches!(call.endpoint, Endpoint::CaCerts | Endpoint::SealCaCerts));
+    expect_media_type(call.request.headers(), PKCS10)?;
+    let body = body(call.request, BODY_BYTES_MAX).await?;
+    let compact: Vec<u8> = body.iter().copied().filter(|b| !b.is_ascii_whitespace()).collect();
+    let der = STANDARD.decode(compact).map_err(|error| {
+        Failure::bad_request("not_base64", format!("expected PKCS#10 in base64: {error}"))
+    })?;
+    csr::read(&der).map_err(|error| {
+        let word = match error {
+            csr::CsrError::NoPossession => "no_possession",
+            csr::CsrError::UnknownKey => "unknown_key_kind",
+            _ => "bad_csr",
+        };
+        Failure::bad_request(word, crate::error::told(&error))
+    })
+}
+
+fn answer(base64: String) -> Response {
+    let mut response = Response::new(Body::from(base64));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PKCS7));
+    // RFC 8951 §3 makes it meaningless; clients of RFC 7030 look for it.
+    headers.insert("content-transfer-encoding", HeaderValue::from_static("base64"));
+    response
+}

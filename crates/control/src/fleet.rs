@@ -1,0 +1,90 @@
+//! What an operator sees of the fleet, and changes in it.
+
+use crate::caller::Endpoint;
+use crate::driver::{Station, now};
+use crate::error::told;
+use crate::http::{Call, json, json_answer, query_string, text};
+use crate::metrics::page;
+use crate::problem::Failure;
+use crate::registry::{ChangeError, Changed};
+use api::fleet::FLEET_PAGE_MAX;
+use api::{Fleet, Ownership, Standing};
+use axum::RequestExt as _;
+use axum::extract::Path;
+use axum::response::Response;
+use model::DeviceId;
+
+/// An ownership entry has under 300 bytes.
+const BODY_BYTES_MAX: usize = 4 * 1024;
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+pub(crate) async fn devices(call: Call) -> Result<Response, Failure> {
+    let Page { after, limit } = query_string(&call.request)?;
+    let bad_name = |error: model::id::BadName| Failure::bad_request("bad_name", error.to_string());
+    let after = after.map(DeviceId::new).transpose().map_err(bad_name)?;
+    let limit = limit.unwrap_or(FLEET_PAGE_MAX);
+    if !(1..=FLEET_PAGE_MAX).contains(&limit) {
+        let detail = format!("expected a limit of 1 to {FLEET_PAGE_MAX}, found {limit}");
+        return Err(Failure::bad_request("bad_query_string", detail));
+    }
+    let mut rest = call.directory.devices(after.as_ref());
+    let devices: Vec<_> = rest.by_ref().take(limit).map(|device| device.shown()).collect();
+    let next = rest.next().and(devices.last()).map(|device| device.id.clone());
+    Ok(json_answer(&Fleet { generation: call.directory.generation(), devices, next }))
+}
+
+pub(crate) async fn set_standing(station: &Station, mut call: Call) -> Result<Response, Failure> {
+    let to = match call.endpoint {
+        Endpoint::Revoke => Standing::Revoked,
+        Endpoint::Quarantine => Standing::Quarantined,
+        _ => Standing::Enrolled,
+    };
+    let Path(id) = call
+        .request
+        .extract_parts::<Path<String>>()
+        .await
+        .map_err(|error| Failure::bad_request("bad_name", error.body_text()))?;
+    let id =
+        DeviceId::new(id).map_err(|error| Failure::bad_request("bad_name", error.to_string()))?;
+    let changed = station.registry.set_standing(&id, to, now()).await;
+    changed_answer(station, changed, call.endpoint.as_str())
+}
+
+pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Failure> {
+    let entry: Ownership = json(call.request, BODY_BYTES_MAX).await?;
+    let changed = station.registry.list(&entry, now()).await;
+    changed_answer(station, changed, "list")
+}
+
+fn changed_answer(
+    station: &Station,
+    changed: Result<Changed, ChangeError>,
+    act: &str,
+) -> Result<Response, Failure> {
+    let changed = changed.map_err(|error| match error {
+        ChangeError::Registry(error) => station.failed_to_store(error),
+        error => error.into(),
+    })?;
+    tracing::info!(
+        device = %changed.device.id, act, standing = changed.device.standing.as_str(),
+        generation = changed.generation, "fleet changed"
+    );
+    let Changed { generation, device } = changed;
+    Ok(json_answer(&api::Changed { generation, device: device.shown() }))
+}
+
+pub(crate) async fn metrics(station: &Station) -> Result<Response, Failure> {
+    station.metrics.look_at(&station.registry.directory());
+    let own = std::iter::once(&station.metrics.registry);
+    let page = page(own.chain(&station.registries)).map_err(|error| {
+        tracing::error!(error = %told(&error), "metrics cannot be written");
+        Failure::internal(&error)
+    })?;
+    Ok(text("text/plain; version=0.0.4; charset=utf-8", page))
+}

@@ -1,0 +1,230 @@
+//! What gateways call: the long poll for their bundle, and the uplink.
+
+use crate::bundle;
+use crate::caller::{Caller, Peer, Scope, authorise, recognise};
+use crate::directory::{Device, Directory};
+use crate::driver::{Phase, Station, now};
+use crate::error::{Fatal, told};
+use crate::http::{Call, body, expect_media_type, json_answer, no_content, query_string, text};
+use crate::problem::Failure;
+use crate::uplink::{self, BODY_BYTES_MAX, CallRefusal, Judgement};
+use axum::http::header;
+use axum::response::Response;
+use bus::LogError;
+use model::DeviceId;
+use model::uplink::{Verdict, encode_reply};
+use std::collections::{BTreeMap, HashSet};
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// The longest that a poll for a bundle waits.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
+
+const COSE: &str = "application/cose";
+const CBOR: &str = "application/cbor";
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Poll {
+    #[serde(default)]
+    after: u64,
+    #[serde(default)]
+    wait_s: u64,
+}
+
+/// The caller's bundle if it is newer than what it has; otherwise as soon as it is. A revocation answers at once, to the
+/// gateways that have to know of it and to one that was itself revoked.
+pub(crate) async fn bundle(station: &Station, call: Call) -> Result<Response, Failure> {
+    let Poll { after, wait_s } = query_string(&call.request)?;
+    let deadline = tokio::time::Instant::now() + WAIT_MAX.min(Duration::from_secs(wait_s));
+    let mut directories = station.registry.watch();
+    let mut draining = pin!(station.reached(Phase::Draining));
+    loop {
+        let directory = directories.borrow_and_update().clone();
+        let gateway = still_gateway(station, &call.peer, &directory)?;
+        let generation = directory.generation();
+        if after > generation {
+            return Err(from_the_future(after, generation));
+        }
+        if after < generation {
+            let (site, policies) = (&station.terms.site, &station.policies);
+            let bundle =
+                bundle::compile(&directory, &gateway, site, policies, station.grace, now());
+            return Ok(json_answer(&bundle));
+        }
+        tokio::select! {
+            changed = directories.changed() => changed.expect("the registry outlives its callers"),
+            () = draining.as_mut() => return Ok(no_content()),
+            () = tokio::time::sleep_until(deadline) => return Ok(no_content()),
+        }
+    }
+}
+
+/// The generation only grows (INV-FRESH-1), so either this registry is an old copy or the number is made up.
+fn from_the_future(after: u64, generation: u64) -> Failure {
+    let detail = format!("expected a generation of at most {generation}, found {after}");
+    let title = "the caller has seen a newer generation than there is";
+    Failure::new(axum::http::StatusCode::CONFLICT, "generation_ahead", title, detail)
+}
+
+/// Asks again who calls: much may have changed while it waited (INV-AUTH-1).
+fn still_gateway(
+    station: &Station,
+    peer: &Peer,
+    directory: &Directory,
+) -> Result<Arc<Device>, Failure> {
+    let caller = recognise(peer, directory, station.grace, now())?;
+    authorise(Scope::Gateway, &caller, directory)?;
+    let Caller::Gateway(id) = caller else { unreachable!("the scope admits gateways only") };
+    Ok(directory.device(&id).expect("it was recognised in this directory").clone())
+}
+
+/// Takes what a gateway hands up. The answer leaves when every record is durable on the bus (INV-ACK-1); before that,
+/// nothing is said of any.
+pub(crate) async fn uplink(station: &Arc<Station>, call: Call) -> Result<Response, Failure> {
+    expect_media_type(call.request.headers(), COSE)?;
+    expect_zstd(&call.request)?;
+    let gateway = still_gateway(station, &call.peer, &call.directory)?;
+    let room = (station.turns.take(gateway.id.clone())?, slot(station)?);
+    let body = body(call.request, BODY_BYTES_MAX).await?;
+    station.metrics.uplink_bytes.inc_by(body.len() as u64);
+    // The body may have taken its time, and a revocation does not wait for it.
+    let directory = station.registry.directory();
+    let gateway = still_gateway(station, &call.peer, &directory)?;
+    let (judging, sender) = (station.clone(), gateway.clone());
+    // The room goes along: a caller that hangs up gets none for its next call before this work has ended.
+    let work = move || (judged(&judging, &body, &sender, &directory), room);
+    let (judgement, _room) =
+        tokio::task::spawn_blocking(work).await.map_err(|error| Failure::internal(&error))?;
+    let Judgement { verdicts, appends, seen } =
+        judgement.map_err(|refusal| Failure::uplink(&refusal))?;
+    append(station, appends).await?;
+    {
+        let mut known = station.known();
+        seen.into_iter().for_each(|seen| known.remember(seen));
+    }
+    report(station, &gateway.id, &verdicts);
+    Ok(text(CBOR, encode_reply(&verdicts)))
+}
+
+/// Returns when all of it is durable. If one shard has no room, nothing is acknowledged; what other shards took they take
+/// again, and the store counts it once.
+async fn append(
+    station: &Station,
+    appends: BTreeMap<usize, model::bus::Batch>,
+) -> Result<(), Failure> {
+    let started = Instant::now();
+    let mut waiting = Vec::with_capacity(appends.len());
+    for (shard, batch) in appends {
+        let record = uplink::framed(&batch, &station.bus_key);
+        let queued = station.shards[shard].submit(record);
+        waiting.push((shard, queued.map_err(|error| not_taken(station, shard, &error))?));
+    }
+    for (shard, durable) in waiting {
+        match durable.await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(not_taken(station, shard, &error)),
+            Err(_) => {
+                station.fail(Fatal::Bus { shard });
+                return Err(Failure::bus_failed("the shard's writer is gone"));
+            }
+        }
+    }
+    station.step("bus", started);
+    Ok(())
+}
+
+fn not_taken(station: &Station, shard: usize, error: &LogError) -> Failure {
+    if error.is_for_want_of_room() {
+        return Failure::bus_full(told(error));
+    }
+    tracing::error!(shard, error = %told(error), "the bus failed");
+    match error {
+        // A bus that was set up for shorter records than uplink writes (`BUS_RECORD_BYTES_MAX`).
+        LogError::TooLarge { .. } => return Failure::internal(error),
+        LogError::Closed { .. } => {}
+        _ => station.fail(Fatal::Bus { shard }),
+    }
+    Failure::bus_failed(told(error))
+}
+
+/// The hot path: no SQL, no waiting, nothing but the message and the directory.
+fn judged(
+    station: &Station,
+    body: &[u8],
+    sender: &Device,
+    directory: &Directory,
+) -> Result<Judgement, CallRefusal> {
+    let started = Instant::now();
+    let batch = uplink::open(body, sender, directory, station.grace.seal, now())?;
+    if batch.bundle > directory.generation() {
+        tracing::warn!(
+            gateway = %sender.id, found = batch.bundle, expected = directory.generation(),
+            "gateway has a newer bundle than there is"
+        );
+    }
+    let started = station.step("open", started);
+    let records = batch.records.len();
+    let judgement =
+        uplink::judge(batch, directory, |seen| station.known().has(seen), station.shards.len());
+    station.step("judge", started);
+    if judgement.verdicts.len() != records {
+        station.metrics.count_violation("INV-ACK-1");
+    }
+    Ok(judgement)
+}
+
+fn expect_zstd(request: &axum::extract::Request) -> Result<(), Failure> {
+    let found = request.headers().get(header::CONTENT_ENCODING);
+    if found.is_some_and(|found| found.as_bytes().eq_ignore_ascii_case(b"zstd")) {
+        return Ok(());
+    }
+    let found = found.and_then(|found| found.to_str().ok()).unwrap_or("none");
+    Err(Failure::unsupported(format!("expected Content-Encoding zstd, found {found}")))
+}
+
+fn slot(station: &Station) -> Result<OwnedSemaphorePermit, Failure> {
+    station.uplinks.clone().try_acquire_owned().map_err(|_| {
+        let max = station.limits.uplinks_max;
+        Failure::busy(format!("expected at most {max} uplink calls at a time, found one more"))
+    })
+}
+
+fn report(station: &Station, gateway: &DeviceId, verdicts: &[Verdict]) {
+    for verdict in verdicts {
+        station.metrics.count_verdict(*verdict);
+        if let Verdict::Quarantined(reason) = verdict {
+            tracing::warn!(gateway = %gateway, reason = reason.as_str(), "record put in quarantine");
+        }
+    }
+}
+
+/// One uplink call at a time per gateway, so that none takes all slots.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(Arc<Mutex<HashSet<DeviceId>>>);
+
+#[derive(Debug)]
+pub(crate) struct Turn {
+    turns: Arc<Mutex<HashSet<DeviceId>>>,
+    gateway: DeviceId,
+}
+
+impl Turns {
+    fn take(&self, gateway: DeviceId) -> Result<Turn, Failure> {
+        let mut taken = self.0.lock().expect("nothing panics while it holds the turns");
+        if !taken.insert(gateway.clone()) {
+            let detail =
+                format!("expected one uplink call of `{gateway}` at a time, found another");
+            return Err(Failure::busy(detail));
+        }
+        Ok(Turn { turns: self.0.clone(), gateway })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.turns.lock().expect("nothing panics while it holds the turns").remove(&self.gateway);
+    }
+}

@@ -1,0 +1,239 @@
+//! Control's own figures, and those of every station in this process on one page.
+
+use crate::directory::Directory;
+use api::{Role, Standing};
+use model::uplink::{QuarantineReason, Verdict};
+use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+use std::collections::BTreeMap;
+
+/// The invariants that control holds. Each has a counter that must stay at 0.
+pub const INVARIANTS: [&str; 8] = [
+    "INV-ACK-1",
+    "INV-AUTH-1",
+    "INV-COST-1",
+    "INV-FRESH-1",
+    "INV-LEAST-1",
+    "INV-MIX-1",
+    "INV-PURP-1",
+    "INV-STATE-1",
+];
+
+/// From 1 ms, a handful of cached lookups, to a minute, the longest wait for a bundle.
+const SECONDS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 20.0, 60.0];
+
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub registry: Registry,
+    pub requests: IntCounterVec,
+    pub request_seconds: HistogramVec,
+    pub refused: IntCounterVec,
+    pub connections: IntGauge,
+    pub connections_refused: IntCounter,
+    pub handshakes_failed: IntCounterVec,
+    pub certificates: IntCounterVec,
+    pub generation: IntGauge,
+    pub devices: IntGaugeVec,
+    pub uplink_records: IntCounterVec,
+    pub uplink_bytes: IntCounter,
+    pub uplink_step_seconds: HistogramVec,
+    pub violations: IntCounterVec,
+}
+
+impl Metrics {
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok::<_, prometheus::Error>(counters)
+        };
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let histograms = |name: &str, help: &str, label: &str| {
+            let opts = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+            let histograms = HistogramVec::new(opts, &[label])?;
+            registry.register(Box::new(histograms.clone()))?;
+            Ok::<_, prometheus::Error>(histograms)
+        };
+        let devices = IntGaugeVec::new(
+            Opts::new("plimsoll_control_devices", "Devices and gateways, by standing."),
+            &["role", "standing"],
+        )?;
+        registry.register(Box::new(devices.clone()))?;
+        let metrics = Self {
+            requests: counters(
+                "plimsoll_control_requests_total",
+                "Requests answered, by endpoint and status.",
+                &["endpoint", "status"],
+            )?,
+            request_seconds: histograms(
+                "plimsoll_control_request_seconds",
+                "From a request's head to its answer's.",
+                "endpoint",
+            )?,
+            refused: counters(
+                "plimsoll_control_refused_total",
+                "Requests refused, by reason.",
+                &["reason"],
+            )?,
+            connections: gauge("plimsoll_control_connections", "Connections open now.")?,
+            connections_refused: counter(
+                "plimsoll_control_connections_refused_total",
+                "Connections closed at once since there were too many.",
+            )?,
+            handshakes_failed: counters(
+                "plimsoll_control_handshakes_failed_total",
+                "TLS handshakes that failed, by reason.",
+                &["reason"],
+            )?,
+            certificates: counters(
+                "plimsoll_control_certificates_total",
+                "Certificates issued, by purpose.",
+                &["purpose"],
+            )?,
+            generation: gauge("plimsoll_control_generation", "The site's change counter.")?,
+            devices,
+            uplink_records: counters(
+                "plimsoll_uplink_records_total",
+                "Records handed up by gateways and durable on the bus, by verdict and reason.",
+                &["verdict", "reason"],
+            )?,
+            uplink_bytes: counter(
+                "plimsoll_uplink_bytes_total",
+                "Bytes of uplink calls as they came, compressed.",
+            )?,
+            uplink_step_seconds: histograms(
+                "plimsoll_uplink_step_seconds",
+                "Where an uplink call's time goes.",
+                "step",
+            )?,
+            violations: counters(
+                "plimsoll_invariant_violations_total",
+                "Invariants found broken. Must stay at 0.",
+                &["invariant"],
+            )?,
+            registry: registry.clone(),
+        };
+        metrics.begin_at_zero();
+        Ok(metrics)
+    }
+
+    /// A counter that is not there cannot be told from one that is 0.
+    fn begin_at_zero(&self) {
+        for invariant in INVARIANTS {
+            self.violations.with_label_values(&[invariant]);
+        }
+        let quarantined = QuarantineReason::ALL.iter().map(|reason| Verdict::Quarantined(*reason));
+        for verdict in [Verdict::Stored, Verdict::Known].into_iter().chain(quarantined) {
+            self.uplink_records.with_label_values(&labels(verdict));
+        }
+    }
+
+    pub fn count_verdict(&self, verdict: Verdict) {
+        self.uplink_records.with_label_values(&labels(verdict)).inc();
+    }
+
+    pub fn count_violation(&self, invariant: &str) {
+        self.violations.with_label_values(&[invariant]).inc();
+    }
+
+    /// What is looked up when somebody asks.
+    pub fn look_at(&self, directory: &Directory) {
+        self.generation.set(i64::try_from(directory.generation()).unwrap_or(i64::MAX));
+        use Standing::{Enrolled, Listed, Quarantined, Revoked};
+        let mut counts = BTreeMap::new();
+        for role in Role::ALL {
+            for standing in [Listed, Enrolled, Quarantined, Revoked] {
+                counts.insert((role.as_str(), standing.as_str()), 0);
+            }
+        }
+        for device in directory.devices(None) {
+            *counts.entry((device.role.as_str(), device.standing.as_str())).or_default() += 1;
+        }
+        for ((role, standing), count) in counts {
+            self.devices.with_label_values(&[role, standing]).set(count);
+        }
+    }
+}
+
+fn labels(verdict: Verdict) -> [&'static str; 2] {
+    match verdict {
+        Verdict::Stored => ["stored", ""],
+        Verdict::Known => ["known", ""],
+        Verdict::Quarantined(reason) => ["quarantined", reason.as_str()],
+    }
+}
+
+/// All registries on one page, in Prometheus' text format. Stations share names (`plimsoll_invariant_violations_total`),
+/// and a name may stand on a page once: its samples are put together, and equal ones added up.
+pub fn page<'a>(
+    registries: impl IntoIterator<Item = &'a Registry>,
+) -> Result<Vec<u8>, prometheus::Error> {
+    let mut families: BTreeMap<String, MetricFamily> = BTreeMap::new();
+    for mut family in registries.into_iter().flat_map(Registry::gather) {
+        match families.get_mut(family.name()) {
+            Some(there) => merge(there, &mut family),
+            None => {
+                families.insert(family.name().to_owned(), family);
+            }
+        }
+    }
+    let families: Vec<MetricFamily> = families.into_values().collect();
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&families, &mut text)?;
+    Ok(text)
+}
+
+fn merge(there: &mut MetricFamily, family: &mut MetricFamily) {
+    let kind = there.get_field_type();
+    for metric in family.take_metric() {
+        let same = there.mut_metric().iter_mut().find(|m| m.get_label() == metric.get_label());
+        match (same, kind) {
+            (Some(same), MetricType::COUNTER) => {
+                let mut counter = same.get_counter().clone();
+                counter.set_value(counter.get_value() + metric.get_counter().get_value());
+                same.set_counter(counter);
+            }
+            (Some(same), MetricType::GAUGE) => {
+                let mut gauge = same.get_gauge().clone();
+                gauge.set_value(gauge.get_value() + metric.get_gauge().get_value());
+                same.set_gauge(gauge);
+            }
+            // Histograms have their station's name in theirs, so that two never meet.
+            _ => there.mut_metric().push(metric),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stands_on_the_page_once_and_equal_samples_are_added_up() {
+        let (a, b) = (Metrics::new().unwrap(), Metrics::new().unwrap());
+        a.count_violation("INV-ACK-1");
+        b.count_violation("INV-ACK-1");
+        b.count_violation("INV-REPLAY-1");
+        let text = String::from_utf8(page([&a.registry, &b.registry]).unwrap()).unwrap();
+        let name = "plimsoll_invariant_violations_total";
+        assert_eq!(text.matches(&format!("# TYPE {name} counter")).count(), 1);
+        for (invariant, count) in [("INV-ACK-1", 2), ("INV-REPLAY-1", 1), ("INV-AUTH-1", 0)] {
+            let sample = format!("{name}{{invariant=\"{invariant}\"}} {count}\n");
+            assert_eq!(text.matches(&sample).count(), 1, "{sample} in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What a caller is told when there is no answer: problem+json with what was expected and what was found.
+
+use crate::caller::Denied;
+use crate::enrol;
+use crate::error::told;
+use crate::registry::{ChangeError, RegistryError};
+use crate::uplink::CallRefusal;
+use api::{Problem, QueryError, problem};
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+/// A request that is refused or could not be carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub status: StatusCode,
+    /// The label of its counter, and the last word of the problem's type.
+    pub word: &'static str,
+    pub title: &'static str,
+    pub detail: String,
+    /// When to ask again, in seconds.
+    pub retry_after_s: Option<u32>,
+}
+
+/// When the cause passes by itself in a moment.
+const SOON_S: u32 = 1;
+/// When room has to be made first: the store takes from the bus in seconds.
+const ROOM_S: u32 = 5;
+
+impl Failure {
+    pub fn new(
+        status: StatusCode,
+        word: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self { status, word, title, detail: detail.into(), retry_after_s: None }
+    }
+
+    fn retry_after(self, seconds: u32) -> Self {
+        Self { retry_after_s: Some(seconds), ..self }
+    }
+
+    pub fn bad_request(word: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, word, "the request cannot be read", detail)
+    }
+
+    pub fn unsupported(detail: impl Into<String>) -> Self {
+        let title = "the body is of another kind";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", title, detail)
+    }
+
+    pub fn oversize(max: usize) -> Self {
+        let detail = format!("expected a body of at most {max} bytes, found more");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "oversize", "the body is too long", detail)
+    }
+
+    pub fn not_found(path: &str) -> Self {
+        let detail = format!("expected a path of docs/api.md, found {path:?}");
+        Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here", detail)
+    }
+
+    pub fn method_not_allowed(method: &str) -> Self {
+        let detail = format!("expected the method in the header `Allow`, found {method}");
+        let title = "the path does not know this method";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", title, detail)
+    }
+
+    pub fn timed_out() -> Self {
+        let title = "the request took too long";
+        let detail = "expected it to end within its time (docs/api.md); it may have taken effect";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "timed_out", title, detail).retry_after(SOON_S)
+    }
+
+    pub fn busy(detail: impl Into<String>) -> Self {
+        let title = "too much at a time";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", title, detail).retry_after(SOON_S)
+    }
+
+    pub fn bus_full(detail: impl Into<String>) -> Self {
+        let title = "the bus has no room; nothing was acknowledged";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "bus_full", title, detail).retry_after(ROOM_S)
+    }
+
+    pub fn bus_failed(detail: impl Into<String>) -> Self {
+        let title = "the bus failed; nothing was acknowledged";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "bus_failed", title, detail).retry_after(ROOM_S)
+    }
+
+    pub fn internal(error: &dyn std::error::Error) -> Self {
+        let title = "control failed";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", title, told(error))
+    }
+
+    pub fn uplink(refusal: &CallRefusal) -> Self {
+        let (status, title) = match refusal {
+            CallRefusal::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the batch is too long"),
+            refusal if refusal.is_about_identity() => {
+                (StatusCode::FORBIDDEN, "the batch is not this gateway's word")
+            }
+            _ => (StatusCode::BAD_REQUEST, "the batch cannot be read"),
+        };
+        Self::new(status, refusal.word(), title, told(refusal))
+    }
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        let (status, title) = if denied.is_unauthenticated() {
+            (StatusCode::UNAUTHORIZED, "the caller did not prove who it is")
+        } else {
+            (StatusCode::FORBIDDEN, "the caller may not do this")
+        };
+        Self::new(status, denied.word(), title, told(&denied))
+    }
+}
+
+impl From<enrol::Refusal> for Failure {
+    fn from(refusal: enrol::Refusal) -> Self {
+        use enrol::Refusal as R;
+        let title = "no certificate";
+        let (word, detail) = (refusal.word(), told(&refusal));
+        match refusal {
+            R::NotListed { .. } | R::SerialMismatch { .. } | R::Revoked(_) => {
+                Self::new(StatusCode::FORBIDDEN, word, title, detail)
+            }
+            R::KeyOfOtherPurpose { .. } | R::KeyOfOtherDevice { .. } | R::KeyRetired { .. } => {
+                Self::new(StatusCode::CONFLICT, word, title, detail)
+            }
+            R::TooOften { .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, word, title, detail).retry_after(3600)
+            }
+        }
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+impl From<ChangeError> for Failure {
+    fn from(error: ChangeError) -> Self {
+        let detail = told(&error);
+        let conflict = |word| Self::new(StatusCode::CONFLICT, word, "no such change", &detail);
+        match error {
+            ChangeError::BadName(_) | ChangeError::NotCertifiable { .. } => {
+                Self::bad_request("bad_name", detail)
+            }
+            ChangeError::ListedOtherwise { .. } => conflict("listed_otherwise"),
+            ChangeError::IdTaken { .. } => conflict("id_taken"),
+            ChangeError::NotDrawn(_) => conflict("not_drawn"),
+            ChangeError::Unknown(_) => {
+                Self::new(StatusCode::NOT_FOUND, "unknown_device", "no such device", detail)
+            }
+            ChangeError::Registry(error) => error.into(),
+        }
+    }
+}
+
+impl From<QueryError> for Failure {
+    fn from(error: QueryError) -> Self {
+        let (status, word, title) = match &error {
+            QueryError::BadSql(_) => {
+                (StatusCode::BAD_REQUEST, "bad_sql", "the question cannot be read")
+            }
+            QueryError::TooLarge(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "too_large", "the question needs too much")
+            }
+            QueryError::Busy { .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, "queries_busy", "too many questions at a time")
+            }
+            QueryError::TooSlow { .. } => {
+                (StatusCode::GATEWAY_TIMEOUT, "too_slow", "the question took too long")
+            }
+            QueryError::Failed(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "query_failed", "the store failed")
+            }
+        };
+        let failure = Self::new(status, word, title, told(&error));
+        if status == StatusCode::TOO_MANY_REQUESTS { failure.retry_after(SOON_S) } else { failure }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let problem = Problem::new(self.status.as_u16(), self.word, self.title, self.detail);
+        let body = serde_json::to_vec(&problem).expect("texts and a number have a JSON form");
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 §11.6.1. That a certificate would do as well has no word there.
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"plimsoll\""),
+            );
+        }
+        response
+    }
+}

@@ -1,0 +1,610 @@
+//! The fleet on disk: one SQLite file with one writer, and the [`Directory`] that is always what it holds.
+//!
+//! ```text
+//! schema_version  version                                            a newer one is refused (INV-MIX-1)
+//! site            name, generation, policies_sha256                  one row; generation is the site's change counter
+//! ownership       serial → device, role, zone, listed_at             who may enrol
+//! devices         id → serial, role, zone, standing, listed_at, enrolled_at, changed_at
+//! keys            spki_sha256 → id, device, purpose, spki, certificate, not_after, created_at, retired_at
+//! ```
+//!
+//! Every change is one transaction that also raises the generation, durable (`synchronous=FULL`) before anybody sees
+//! it. Times are microseconds since 1970. A second process that opens the file is refused, for as long as the first one
+//! lives: its directory would not see the other's changes.
+
+use crate::directory::{Device, Directory, Key, NotDrawn, moves};
+use api::{Ownership, Purpose, Role, Standing};
+use disk::{Disk, RealDisk};
+use model::id::BadName;
+use model::{DeviceId, Digest, KeyId, Timestamp, ZoneId};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection, Row, Sqlite, SqliteConnection, Transaction};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, watch};
+use trust::cose::PublicKey;
+
+/// What this build writes, and the newest that it reads.
+const SCHEMA_VERSION: i64 = 1;
+
+/// Refusals in the schema stand behind those in code: what gets here past the code is a broken invariant, counted as one.
+const SCHEMA: &str = "
+CREATE TABLE schema_version (version INTEGER NOT NULL) STRICT;
+INSERT INTO schema_version VALUES (1);
+
+CREATE TABLE site (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    name TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    policies_sha256 TEXT NOT NULL
+) STRICT;
+CREATE TRIGGER generation_grows BEFORE UPDATE OF generation ON site
+WHEN NEW.generation <= OLD.generation
+BEGIN SELECT RAISE(ABORT, 'INV-FRESH-1: the generation grows'); END;
+
+CREATE TABLE ownership (
+    serial TEXT PRIMARY KEY,
+    device TEXT NOT NULL UNIQUE,
+    role TEXT NOT NULL CHECK (role IN ('device', 'gateway')),
+    zone TEXT NOT NULL,
+    listed_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE devices (
+    id TEXT PRIMARY KEY REFERENCES ownership (device),
+    serial TEXT NOT NULL UNIQUE REFERENCES ownership (serial),
+    role TEXT NOT NULL CHECK (role IN ('device', 'gateway')),
+    zone TEXT NOT NULL,
+    standing TEXT NOT NULL CHECK (standing IN ('listed', 'enrolled', 'quarantined', 'revoked')),
+    listed_at INTEGER NOT NULL,
+    enrolled_at INTEGER,
+    changed_at INTEGER NOT NULL
+) STRICT;
+CREATE TRIGGER standing_moves_along_edges BEFORE UPDATE OF standing ON devices
+WHEN NEW.standing <> OLD.standing AND (OLD.standing || '>' || NEW.standing) NOT IN
+    ('listed>enrolled', 'enrolled>quarantined', 'quarantined>enrolled', 'enrolled>revoked', 'quarantined>revoked')
+BEGIN SELECT RAISE(ABORT, 'INV-STATE-1: standing moves along drawn edges'); END;
+
+CREATE TABLE keys (
+    spki_sha256 TEXT PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    device TEXT NOT NULL REFERENCES devices (id),
+    purpose TEXT NOT NULL CHECK (purpose IN ('tls', 'seal')),
+    spki BLOB NOT NULL,
+    certificate BLOB NOT NULL,
+    not_after INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    retired_at INTEGER
+) STRICT;
+CREATE TRIGGER a_key_keeps_its_purpose BEFORE UPDATE ON keys
+WHEN NEW.purpose <> OLD.purpose OR NEW.device <> OLD.device OR NEW.spki <> OLD.spki
+BEGIN SELECT RAISE(ABORT, 'INV-PURP-1: a key keeps its purpose and its device'); END;
+CREATE TRIGGER a_retired_key_stays_retired BEFORE UPDATE OF retired_at ON keys
+WHEN OLD.retired_at IS NOT NULL AND NEW.retired_at IS NOT OLD.retired_at
+BEGIN SELECT RAISE(ABORT, 'INV-STATE-1: a retired key stays retired'); END;
+";
+
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    #[error("cannot make the directory of registry `{}`", path.display())]
+    Directory { path: PathBuf, source: std::io::Error },
+    #[error("cannot open registry `{}`", path.display())]
+    Open { path: PathBuf, source: sqlx::Error },
+    #[error("registry `{}` has schema version {found}, expected {SCHEMA_VERSION}: another release wrote it", path.display())]
+    OtherSchema { path: PathBuf, found: i64 },
+    #[error("registry `{}` is of site `{found}`, expected `{expected}`", path.display())]
+    OtherSite { path: PathBuf, expected: String, found: String },
+    #[error("registry holds what it cannot mean: {0}")]
+    Unreadable(String),
+    #[error("cannot read the registry")]
+    Read(#[source] sqlx::Error),
+    #[error("cannot write the registry")]
+    Write(#[source] sqlx::Error),
+    #[error("a change of the registry was given up before its end")]
+    GivenUp,
+}
+
+/// Why an entry of the ownership list or a change of standing is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    #[error(transparent)]
+    BadName(#[from] BadName),
+    #[error(
+        "device id `{id}` fits no certificate: expected labels of a DNS name, of a-z 0-9 -, with dots between them"
+    )]
+    NotCertifiable { id: DeviceId },
+    #[error("serial {serial:?} is listed as a {found}, expected a {expected}")]
+    ListedOtherwise { serial: String, expected: String, found: String },
+    #[error("device id `{id}` is that of serial {found:?}, expected {expected:?}")]
+    IdTaken { id: DeviceId, expected: String, found: String },
+    #[error("no device `{0}`: expected the id of one that is listed")]
+    Unknown(DeviceId),
+    #[error(transparent)]
+    NotDrawn(#[from] NotDrawn),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+/// A certificate that was decided on and issued, to be stored with its key.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    pub device: DeviceId,
+    pub key: Key,
+    pub certificate: Vec<u8>,
+}
+
+/// How a device is after a change, and the generation at which it became so.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    pub generation: u64,
+    pub device: Arc<Device>,
+}
+
+/// The registry. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+struct Inner {
+    writer: Mutex<SqliteConnection>,
+    directory: watch::Sender<Arc<Directory>>,
+    /// After a write failed and the file could not be read back either, nothing is known and nothing more is answered.
+    failed: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Registry(generation {})", self.directory().generation())
+    }
+}
+
+/// What a change would do.
+enum Plan {
+    /// It is so already.
+    Keep(Arc<Device>),
+    Write {
+        next: Device,
+        issued: Option<Issued>,
+    },
+}
+
+impl Registry {
+    /// Opens the registry of a site, or makes it. `policies` are what bundles will carry: others than last time raise the
+    /// generation, so that gateways fetch them.
+    pub async fn open(path: &Path, site: &str, policies: &str) -> Result<Self, RegistryError> {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let directory = |source| RegistryError::Directory { path: path.to_owned(), source };
+        RealDisk.create_dir_all(dir).map_err(directory)?;
+        let open = |source| RegistryError::Open { path: path.to_owned(), source };
+        let mut writer = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .locking_mode(SqliteLockingMode::Exclusive)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(2))
+            .connect()
+            .await
+            .map_err(open)?;
+        make_schema(&mut writer, path).await?;
+        RealDisk
+            .sync_dir(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })
+            .map_err(directory)?;
+        take_site(&mut writer, path, site, policies).await?;
+        let now = load(&mut writer).await?;
+        Ok(Self(Arc::new(Inner {
+            writer: Mutex::new(writer),
+            directory: watch::Sender::new(Arc::new(now)),
+            failed: watch::Sender::new(false),
+        })))
+    }
+
+    /// What it holds now.
+    pub fn directory(&self) -> Arc<Directory> {
+        self.0.directory.borrow().clone()
+    }
+
+    /// Changes with every change.
+    pub fn watch(&self) -> watch::Receiver<Arc<Directory>> {
+        self.0.directory.subscribe()
+    }
+
+    /// Becomes true when the file can neither be written nor read: the process stops.
+    pub fn failed(&self) -> watch::Receiver<bool> {
+        self.0.failed.subscribe()
+    }
+
+    /// Puts a serial number on the ownership list. To list it again as it is changes nothing.
+    pub async fn list(&self, entry: &Ownership, now: Timestamp) -> Result<Changed, ChangeError> {
+        let id = keys::cert::device_id(&entry.serial)?;
+        if !fits_certificate(&id) {
+            return Err(ChangeError::NotCertifiable { id });
+        }
+        let zone = ZoneId::new(entry.zone.as_str())?;
+        let Ownership { serial, role, .. } = entry.clone();
+        self.change(move |directory| {
+            let Some(known) = directory.device(&id) else {
+                return Ok(Plan::Write {
+                    next: Device {
+                        id,
+                        serial,
+                        role,
+                        zone,
+                        standing: Standing::Listed,
+                        listed_at: now,
+                        enrolled_at: None,
+                        changed_at: now,
+                        keys: Vec::new(),
+                    },
+                    issued: None,
+                });
+            };
+            if known.serial != serial {
+                let found = known.serial.clone();
+                return Err(ChangeError::IdTaken { id, expected: serial, found });
+            }
+            if (known.role, &known.zone) != (role, &zone) {
+                let shown = |role: Role, zone: &ZoneId| format!("{} in zone {zone}", role.as_str());
+                let (expected, found) = (shown(role, &zone), shown(known.role, &known.zone));
+                return Err(ChangeError::ListedOtherwise { serial, expected, found });
+            }
+            Ok(Plan::Keep(known.clone()))
+        })
+        .await?
+    }
+
+    /// Moves a device's standing along a drawn edge (INV-STATE-1). To be there already changes nothing.
+    pub async fn set_standing(
+        &self,
+        id: &DeviceId,
+        to: Standing,
+        now: Timestamp,
+    ) -> Result<Changed, ChangeError> {
+        let id = id.clone();
+        self.change(move |directory| {
+            let known = directory.device(&id).ok_or_else(|| ChangeError::Unknown(id.clone()))?;
+            // Only a certificate makes a listed device an enrolled one: an operator can release, not enrol.
+            if known.standing == Standing::Listed && to == Standing::Enrolled {
+                let expected = "quarantined";
+                return Err(NotDrawn { from: known.standing, to, expected }.into());
+            }
+            if !moves(known.standing, to)? {
+                return Ok(Plan::Keep(known.clone()));
+            }
+            let mut next = Device::clone(known);
+            next.standing = to;
+            next.changed_at = now;
+            Ok(Plan::Write { next, issued: None })
+        })
+        .await?
+    }
+
+    /// Decides on a certificate against the directory as it is, and stores it with its key before it is given out. No
+    /// other change comes between the decision and the storing.
+    pub async fn enrol<E: Send + 'static>(
+        &self,
+        now: Timestamp,
+        decide: impl FnOnce(&Directory) -> Result<Issued, E> + Send + 'static,
+    ) -> Result<Result<(Changed, Issued), E>, RegistryError> {
+        let applied = self
+            .apply(move |directory| {
+                let issued = decide(directory)?;
+                let known = directory.device(&issued.device).expect("who is not listed is refused");
+                let next = known.with_key(issued.key.clone(), now);
+                Ok(Plan::Write { next, issued: Some(issued) })
+            })
+            .await?;
+        Ok(applied.map(|(changed, issued)| (changed, issued.expect("the plan has one"))))
+    }
+
+    async fn change<E: Send + 'static>(
+        &self,
+        plan: impl FnOnce(&Directory) -> Result<Plan, E> + Send + 'static,
+    ) -> Result<Result<Changed, E>, RegistryError> {
+        Ok(self.apply(plan).await?.map(|(changed, _)| changed))
+    }
+
+    /// Runs a change to its end in a task of its own: a caller that goes away between the commit and the new directory
+    /// would leave the two apart.
+    async fn apply<E: Send + 'static>(
+        &self,
+        plan: impl FnOnce(&Directory) -> Result<Plan, E> + Send + 'static,
+    ) -> Result<Result<(Changed, Option<Issued>), E>, RegistryError> {
+        let registry = self.clone();
+        let task = tokio::spawn(async move {
+            let mut writer = registry.0.writer.lock().await;
+            let now = registry.directory();
+            let (next, issued) = match plan(&now) {
+                Err(refused) => return Ok(Err(refused)),
+                Ok(Plan::Keep(device)) => {
+                    return Ok(Ok((Changed { generation: now.generation(), device }, None)));
+                }
+                Ok(Plan::Write { next, issued }) => (next, issued),
+            };
+            let id = next.id.clone();
+            let directory = match write(&mut writer, &now, &next, issued.as_ref()).await {
+                Ok(generation) => now.with(generation, next),
+                Err(source) => {
+                    registry.read_again(&mut writer).await?;
+                    return Err(RegistryError::Write(source));
+                }
+            };
+            let device = directory.device(&id).expect("it was put there").clone();
+            let changed = Changed { generation: directory.generation(), device };
+            registry.0.directory.send_replace(Arc::new(directory));
+            Ok(Ok((changed, issued)))
+        });
+        task.await.unwrap_or(Err(RegistryError::GivenUp))
+    }
+
+    /// After a failed write the file says what holds; if it cannot, nothing does, and the process has to stop.
+    async fn read_again(&self, writer: &mut SqliteConnection) -> Result<(), RegistryError> {
+        match load(writer).await {
+            Ok(directory) => {
+                self.0.directory.send_replace(Arc::new(directory));
+                Ok(())
+            }
+            Err(error) => {
+                self.0.failed.send_replace(true);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl RegistryError {
+    /// The id of the invariant that only the schema's second look held.
+    pub fn broken_invariant(&self) -> Option<&'static str> {
+        let Self::Write(source) = self else { return None };
+        let database = source.as_database_error()?;
+        if database.is_unique_violation() || database.message().contains("INV-PURP-1") {
+            return Some("INV-PURP-1");
+        }
+        let ids = ["INV-STATE-1", "INV-FRESH-1"];
+        ids.into_iter().find(|id| database.message().contains(id))
+    }
+}
+
+/// Whether a certificate can name it: as a DNS name, and as a PrintableString, which has no underscore. Better refused
+/// when it is listed than when the device stands at the door.
+fn fits_certificate(id: &DeviceId) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.contains('_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    id.as_str().split('.').all(label)
+}
+
+async fn make_schema(writer: &mut SqliteConnection, path: &Path) -> Result<(), RegistryError> {
+    let open = |source| RegistryError::Open { path: path.to_owned(), source };
+    let mut tx = writer.begin_with("BEGIN IMMEDIATE").await.map_err(open)?;
+    let made: bool =
+        sqlx::query_scalar("SELECT count(*) > 0 FROM sqlite_schema WHERE name = 'schema_version'")
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(open)?;
+    if !made {
+        sqlx::raw_sql(SCHEMA).execute(&mut *tx).await.map_err(open)?;
+    }
+    let found: i64 = sqlx::query_scalar("SELECT max(version) FROM schema_version")
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(open)?;
+    if found != SCHEMA_VERSION {
+        return Err(RegistryError::OtherSchema { path: path.to_owned(), found });
+    }
+    tx.commit().await.map_err(open)
+}
+
+async fn take_site(
+    writer: &mut SqliteConnection,
+    path: &Path,
+    site: &str,
+    policies: &str,
+) -> Result<(), RegistryError> {
+    let open = |source| RegistryError::Open { path: path.to_owned(), source };
+    let policies = trust::digest(policies.as_bytes()).to_string();
+    let mut tx = writer.begin_with("BEGIN IMMEDIATE").await.map_err(open)?;
+    sqlx::query("INSERT INTO site VALUES (1, ?, 1, ?) ON CONFLICT DO NOTHING")
+        .bind(site)
+        .bind(&policies)
+        .execute(&mut *tx)
+        .await
+        .map_err(open)?;
+    let found: String =
+        sqlx::query_scalar("SELECT name FROM site").fetch_one(&mut *tx).await.map_err(open)?;
+    if found != site {
+        let expected = site.to_owned();
+        return Err(RegistryError::OtherSite { path: path.to_owned(), expected, found });
+    }
+    sqlx::query(
+        "UPDATE site SET generation = generation + 1, policies_sha256 = ?1 WHERE policies_sha256 <> ?1",
+    )
+    .bind(&policies)
+    .execute(&mut *tx)
+    .await
+    .map_err(open)?;
+    tx.commit().await.map_err(open)
+}
+
+/// Writes one device as it is to be. Returns the new generation once all of it is durable.
+async fn write(
+    writer: &mut SqliteConnection,
+    now: &Directory,
+    next: &Device,
+    issued: Option<&Issued>,
+) -> Result<u64, sqlx::Error> {
+    let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+    let generation: i64 =
+        sqlx::query_scalar("UPDATE site SET generation = generation + 1 RETURNING generation")
+            .fetch_one(&mut *tx)
+            .await?;
+    write_device(&mut tx, next).await?;
+    let before = now.device(&next.id);
+    for key in &next.keys {
+        let known = before.is_some_and(|before| before.keys.contains(key));
+        let certificate = issued.filter(|issued| issued.key.spki_sha256 == key.spki_sha256);
+        match certificate {
+            Some(issued) => write_key(&mut tx, &next.id, key, &issued.certificate).await?,
+            None if known => {}
+            None => retire_key(&mut tx, key).await?,
+        }
+    }
+    tx.commit().await?;
+    Ok(u64::try_from(generation).expect("it begins at 1 and grows"))
+}
+
+async fn write_device(
+    tx: &mut Transaction<'_, Sqlite>,
+    device: &Device,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO ownership VALUES (?, ?, ?, ?, ?) ON CONFLICT (serial) DO NOTHING")
+        .bind(&device.serial)
+        .bind(device.id.as_str())
+        .bind(device.role.as_str())
+        .bind(device.zone.as_str())
+        .bind(device.listed_at.as_us())
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query(
+        "INSERT INTO devices VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
+         standing = excluded.standing, enrolled_at = excluded.enrolled_at, changed_at = excluded.changed_at",
+    )
+    .bind(device.id.as_str())
+    .bind(&device.serial)
+    .bind(device.role.as_str())
+    .bind(device.zone.as_str())
+    .bind(device.standing.as_str())
+    .bind(device.listed_at.as_us())
+    .bind(device.enrolled_at.map(Timestamp::as_us))
+    .bind(device.changed_at.as_us())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// A new key, or a new certificate for one that this device has for this purpose.
+async fn write_key(
+    tx: &mut Transaction<'_, Sqlite>,
+    device: &DeviceId,
+    key: &Key,
+    certificate: &[u8],
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT (spki_sha256) DO UPDATE SET
+         device = excluded.device, purpose = excluded.purpose, certificate = excluded.certificate,
+         not_after = excluded.not_after",
+    )
+    .bind(key.spki_sha256.to_string())
+    .bind(key.id.to_string())
+    .bind(device.as_str())
+    .bind(key.purpose.as_str())
+    .bind(&key.spki)
+    .bind(certificate)
+    .bind(key.not_after.as_us())
+    .bind(key.created_at.as_us())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn retire_key(tx: &mut Transaction<'_, Sqlite>, key: &Key) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE keys SET retired_at = ? WHERE spki_sha256 = ?")
+        .bind(key.retired_at.map(Timestamp::as_us))
+        .bind(key.spki_sha256.to_string())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+async fn load(writer: &mut SqliteConnection) -> Result<Directory, RegistryError> {
+    let read = RegistryError::Read;
+    let generation: i64 = sqlx::query_scalar("SELECT generation FROM site")
+        .fetch_one(&mut *writer)
+        .await
+        .map_err(read)?;
+    let generation = u64::try_from(generation)
+        .map_err(|_| RegistryError::Unreadable(format!("generation {generation}")))?;
+    let mut devices = std::collections::BTreeMap::new();
+    let rows = sqlx::query("SELECT * FROM devices").fetch_all(&mut *writer).await.map_err(read)?;
+    for row in &rows {
+        let device = device_of(row)?;
+        devices.insert(device.id.to_string(), device);
+    }
+    let rows = sqlx::query("SELECT * FROM keys ORDER BY created_at, rowid")
+        .fetch_all(&mut *writer)
+        .await
+        .map_err(read)?;
+    for row in &rows {
+        let owner = text(row, "device")?;
+        let device = devices
+            .get_mut(owner)
+            .ok_or_else(|| RegistryError::Unreadable(format!("a key of device {owner:?}")))?;
+        device.keys.push(Arc::new(key_of(row)?));
+    }
+    Ok(Directory::new(generation, devices.into_values()))
+}
+
+fn device_of(row: &SqliteRow) -> Result<Device, RegistryError> {
+    let enrolled_at: Option<i64> = row.try_get("enrolled_at").map_err(RegistryError::Read)?;
+    Ok(Device {
+        id: named(row, "id", |word| DeviceId::new(word).ok())?,
+        serial: text(row, "serial")?.to_owned(),
+        role: named(row, "role", Role::from_word)?,
+        zone: named(row, "zone", |word| ZoneId::new(word).ok())?,
+        standing: named(row, "standing", |word| {
+            use Standing::{Enrolled, Listed, Quarantined, Revoked};
+            [Listed, Enrolled, Quarantined, Revoked].into_iter().find(|s| s.as_str() == word)
+        })?,
+        listed_at: time(row, "listed_at")?,
+        enrolled_at: enrolled_at.map(Timestamp),
+        changed_at: time(row, "changed_at")?,
+        keys: Vec::new(),
+    })
+}
+
+fn key_of(row: &SqliteRow) -> Result<Key, RegistryError> {
+    let spki: Vec<u8> = row.try_get("spki").map_err(RegistryError::Read)?;
+    let public = PublicKey::from_spki_der(&spki)
+        .map_err(|_| RegistryError::Unreadable("a key that is none".into()))?;
+    let retired_at: Option<i64> = row.try_get("retired_at").map_err(RegistryError::Read)?;
+    let key = Key {
+        purpose: named(row, "purpose", Purpose::from_word)?,
+        id: public.id(),
+        spki_sha256: trust::digest(&spki),
+        public,
+        spki,
+        created_at: time(row, "created_at")?,
+        not_after: time(row, "not_after")?,
+        retired_at: retired_at.map(Timestamp),
+    };
+    let named_so = named(row, "spki_sha256", Digest::from_hex)? == key.spki_sha256
+        && named(row, "id", KeyId::from_hex)? == key.id;
+    if named_so {
+        Ok(key)
+    } else {
+        Err(RegistryError::Unreadable(format!("a key under another key's name: {}", key.id)))
+    }
+}
+
+fn text<'r>(row: &'r SqliteRow, column: &'static str) -> Result<&'r str, RegistryError> {
+    row.try_get(column).map_err(RegistryError::Read)
+}
+
+fn time(row: &SqliteRow, column: &'static str) -> Result<Timestamp, RegistryError> {
+    row.try_get(column).map(Timestamp).map_err(RegistryError::Read)
+}
+
+fn named<T>(
+    row: &SqliteRow,
+    column: &'static str,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, RegistryError> {
+    let found = text(row, column)?;
+    read(found).ok_or_else(|| RegistryError::Unreadable(format!("{column} {found:?}")))
+}
