@@ -72,8 +72,9 @@ fn one(target: &Target, options: &Options) -> Result<()> {
     let report = run::run(target, inputs, options.seed, more).or_else(|broken| {
         let file = format!("target/fuzz-{}-broken.bin", target.name);
         std::fs::write(&file, &broken.input).with_context(|| format!("writing {file}"))?;
+        let hex: String = broken.input.iter().map(|byte| format!("{byte:02x}")).collect();
         bail!(
-            "{}, seed {}: {} (input: {file}; again: make fuzz ARGS=\"--target {} {file}\")",
+            "{}, seed {}: {} (input: {file}; again: make fuzz ARGS=\"--target {} {file}\")\n{hex}",
             target.name,
             options.seed,
             broken.what,

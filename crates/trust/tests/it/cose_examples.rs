@@ -14,7 +14,9 @@ use trust::cose::{self, PublicKey, SecretKey, Signer};
 
 #[test]
 fn the_working_groups_examples_are_judged_as_published() {
-    let Some(folder) = data("cose") else { return };
+    let Some(folder) = cose_data("the_working_groups_examples_are_judged_as_published") else {
+        return;
+    };
     let mut judged = Vec::new();
     for part in ["eddsa-examples", "ecdsa-examples", "sign1-tests"] {
         for path in files(&folder.join(part)) {
@@ -39,7 +41,9 @@ fn the_working_groups_examples_are_judged_as_published() {
 
 #[test]
 fn we_sign_the_working_groups_ed25519_example_as_they_did() {
-    let Some(folder) = data("cose") else { return };
+    let Some(folder) = cose_data("we_sign_the_working_groups_ed25519_example_as_they_did") else {
+        return;
+    };
     let text = std::fs::read_to_string(folder.join("eddsa-examples/eddsa-sig-01.json")).unwrap();
     let example: Value = serde_json::from_str(&text).unwrap();
     let seed = hex(&example["input"]["sign0"]["key"]["d_hex"]).try_into().unwrap();
@@ -159,15 +163,14 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// A folder of the public test data, or the reason why the test is skipped.
-fn data(name: &str) -> Option<PathBuf> {
+/// The folder of the examples, or a line that says which test is skipped and why.
+fn cose_data(test: &str) -> Option<PathBuf> {
     let given = std::env::var_os("PLIMSOLL_TEST_DATA").map(PathBuf::from);
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     let beside = manifest.ancestors().map(|folder| folder.join("shared/data"));
-    let found =
-        given.into_iter().chain(beside).map(|folder| folder.join(name)).find(|f| f.is_dir());
+    let found = given.into_iter().chain(beside).map(|data| data.join("cose")).find(|f| f.is_dir());
     if found.is_none() {
-        println!("skipped: no folder {name:?} in PLIMSOLL_TEST_DATA or a shared/data above us");
+        println!("SKIPPED: {test}: no folder cose in PLIMSOLL_TEST_DATA or a shared/data above us");
     }
     found
 }
