@@ -1,1 +1,25 @@
-//! Devices' MQTT 5 side: authenticate, admit, spool, uplink.
+//! Devices' MQTT 5 side: authenticate, admit, spool, uplink. The security boundary of a site.
+//!
+//! Promises: what was acknowledged with PUBACK 0x00 is found after any crash (INV-ACK-1); nothing takes effect without
+//! an identity that the newest bundle permits (INV-AUTH-1), nor twice while its window remembers it (INV-REPLAY-1);
+//! work and memory per connection and message are bounded before they are spent (INV-COST-1); each refusal has one
+//! reason, one MQTT code and one counter.
+//! Never: opens a message to change it, forges or reorders one, keeps a session over a reconnect, asks the network for
+//! a decision, drops what it acknowledged.
+//!
+//! ```text
+//! TLS 1.3 ──▶ frame ──▶ session ──▶ admission ──▶ spool ──▶ PUBACK          pure cores: frame, session, admission,
+//!             strict    who, what   signature,    fsync                                limits, uplink::core
+//!                       may it      window          │
+//!                                                   └──▶ uplink ──▶ control
+//! ```
+
+pub mod admission;
+pub mod bundle;
+pub mod frame;
+pub mod fuzz;
+pub mod limits;
+pub mod metrics;
+pub mod refusal;
+pub mod session;
+pub mod spool;

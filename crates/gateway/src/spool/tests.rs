@@ -1,0 +1,362 @@
+use super::*;
+use disk::{Cuts, Disk as _, SimDisk, SyncMode};
+use std::collections::BTreeSet;
+use std::future::Future;
+
+const KEY: KeyId = KeyId([3; 32]);
+
+/// Small, so that a few messages fill segments and a few segments fill the spool.
+fn config() -> SpoolConfig {
+    SpoolConfig { bytes_max: 8 * 1024, segment_bytes: 1024, queue_max: 16, remember: 4 }
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+fn claim(sequence: u64, digest: u8) -> Claim {
+    let counter = Counter { epoch: 1, sequence };
+    Claim { key: KEY, counter, digest: Digest([digest; 32]), fresh: true }
+}
+
+fn record(claim: &Claim) -> Record {
+    Record {
+        device: DeviceId::new("pump-1").unwrap(),
+        key: claim.key,
+        counter: claim.counter,
+        digest: claim.digest,
+        received_at: Timestamp(1_700_000_000_000_000),
+        uncertainty_ms: u32::MAX,
+        fresh: claim.fresh,
+        bundle: 7,
+        message: vec![claim.digest.0[0]; 200],
+    }
+}
+
+fn open(disk: &SimDisk) -> Result<Spool, SpoolError> {
+    open_with(disk, config())
+}
+
+fn open_with(disk: &SimDisk, config: SpoolConfig) -> Result<Spool, SpoolError> {
+    let dir = Path::new("/gw");
+    let made = disk.create_dir_all(dir);
+    made.map_err(|source| SpoolError::File { attempt: "create", path: dir.into(), source })?;
+    Spool::open(disk.shared(), dir, config, Metrics::new())
+}
+
+/// Offers a message as a session does; `None`: the disk failed before there was an answer.
+async fn ask(spool: &Spool, claim: Claim) -> Option<Answer> {
+    let (inbox, mut answers) = mpsc::channel(1);
+    if let Some(answer) = spool.offer(&claim, Waiter { inbox, place: 9 }, || record(&claim)) {
+        return Some(answer);
+    }
+    let mut failed = spool.failed();
+    tokio::select! {
+        answered = answers.recv() => answered.map(|(place, answer)| {
+            assert_eq!(place, 9);
+            answer
+        }),
+        _ = failed.wait_for(|failed| *failed) => None,
+    }
+}
+
+/// Hands up what control would take in one batch. Returns the sequences.
+fn hand_up(spool: &Spool, records: usize) -> Result<Vec<u64>, SpoolError> {
+    let batch = spool.next(records, 1 << 20)?;
+    if let Some((last, _)) = batch.last() {
+        let bytes = batch.iter().map(|(_, r)| r.message.len() as u64 + 100).sum();
+        spool.answered_below(last.next(), bytes);
+    }
+    Ok(batch.iter().map(|(_, record)| record.counter.sequence).collect())
+}
+
+fn standing(spool: &Spool, claim: &Claim) -> Standing {
+    spool.0.ledger().admission.look(claim)
+}
+
+#[test]
+fn a_message_is_acknowledged_when_it_is_durable_and_a_repeat_is_not_stored_again() {
+    let disk = SimDisk::new(1);
+    run(async {
+        let spool = open(&disk).unwrap();
+        assert_eq!(ask(&spool, claim(1, 1)).await, Some(Answer::Accepted));
+        assert_eq!(spool.end(), Offset(1));
+        assert_eq!(ask(&spool, claim(1, 1)).await, Some(Answer::Accepted));
+        assert_eq!(spool.end(), Offset(1), "a repeat takes no room");
+        assert_eq!(ask(&spool, claim(1, 2)).await, Some(Answer::Refused(Refusal::Forged)));
+        assert_eq!(spool.end(), Offset(1));
+        assert_eq!(hand_up(&spool, 9).unwrap(), [1]);
+        assert_eq!(spool.0.metrics.repeats.get(), 1);
+        assert_eq!(spool.0.metrics.admitted_fresh.get(), 1);
+    });
+}
+
+/// INV-REPLAY-1: who asks again while the first one waits hears the same answer, from one record.
+#[test]
+fn a_repeat_of_a_pending_message_waits_for_the_same_commit() {
+    let disk = SimDisk::new(1);
+    run(async {
+        let spool = open(&disk).unwrap();
+        let (inbox, mut answers) = mpsc::channel(4);
+        for place in 0..3 {
+            let waiter = Waiter { inbox: inbox.clone(), place };
+            assert_eq!(spool.offer(&claim(1, 1), waiter, || record(&claim(1, 1))), None);
+        }
+        let waiter = Waiter { inbox, place: 3 };
+        let forged = spool.offer(&claim(1, 2), waiter, || record(&claim(1, 2)));
+        assert_eq!(forged, Some(Answer::Refused(Refusal::Forged)));
+        for place in 0..3 {
+            assert_eq!(answers.recv().await, Some((place, Answer::Accepted)));
+        }
+        assert_eq!(spool.end(), Offset(1));
+    });
+}
+
+#[test]
+fn an_old_counter_is_late_and_becomes_history() {
+    let disk = SimDisk::new(1);
+    run(async {
+        let spool = open(&disk).unwrap();
+        for sequence in [10, 11, 3] {
+            assert_eq!(ask(&spool, claim(sequence, 1)).await, Some(Answer::Accepted));
+        }
+        assert_eq!(spool.0.metrics.admitted_late.get(), 1);
+        assert_eq!(hand_up(&spool, 9).unwrap(), [10, 11, 3], "the order is that of arrival");
+    });
+}
+
+/// A full spool is said before the window moves, and has room again once control has answered.
+#[test]
+fn a_full_spool_refuses_and_takes_the_same_message_later() {
+    let disk = SimDisk::new(1);
+    run(async {
+        let spool = open(&disk).unwrap();
+        let mut sequence = 0;
+        let refused = loop {
+            match ask(&spool, claim(sequence, 1)).await.unwrap() {
+                Answer::Accepted => sequence += 1,
+                Answer::Refused(refusal) => break refusal,
+            }
+        };
+        assert_eq!(refused, Refusal::SpoolFull);
+        assert!(sequence > 10);
+        assert_eq!(standing(&spool, &claim(sequence, 1)), Standing::Free { late: false });
+        assert!(!disk.exists(Path::new("/gw/windows")).unwrap());
+        while !hand_up(&spool, 4).unwrap().is_empty() {}
+        spool.keep().unwrap();
+        // The writer trims between two groups; a record that it has no room for yet tells when it has.
+        while ask(&spool, claim(sequence, 1)).await == Some(Answer::Refused(Refusal::SpoolFull)) {
+            spool.keep().unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(standing(&spool, &claim(sequence, 1)), Standing::Durable);
+        assert_eq!(hand_up(&spool, 99).unwrap(), [sequence]);
+    });
+}
+
+#[test]
+fn a_full_disk_and_its_reserve_refuse_before_the_window_moves() {
+    let disk = SimDisk::new(1);
+    run(async {
+        let spool = open(&disk).unwrap();
+        assert_eq!(ask(&spool, claim(1, 1)).await, Some(Answer::Accepted));
+        spool.set_low(true);
+        let refused = Some(Answer::Refused(Refusal::DiskFull));
+        assert_eq!(ask(&spool, claim(2, 1)).await, refused);
+        assert_eq!(ask(&spool, claim(1, 1)).await, Some(Answer::Accepted), "repeats need no room");
+        spool.set_low(false);
+        disk.set_capacity(700);
+        assert_eq!(ask(&spool, claim(2, 1)).await, Some(Answer::Accepted));
+        assert_eq!(ask(&spool, claim(3, 1)).await, refused);
+        assert_eq!(standing(&spool, &claim(3, 1)), Standing::Free { late: false });
+        disk.set_capacity(u64::MAX);
+        assert_eq!(ask(&spool, claim(3, 1)).await, Some(Answer::Accepted));
+        assert_eq!(hand_up(&spool, 9).unwrap(), [1, 2, 3]);
+    });
+}
+
+/// INV-ACK-1: after a failed sync nobody is answered, and the process hears that it must stop.
+#[test]
+fn a_failed_sync_answers_nobody_and_is_told() {
+    let disk = SimDisk::new(1);
+    run(async {
+        let spool = open(&disk).unwrap();
+        assert_eq!(ask(&spool, claim(1, 1)).await, Some(Answer::Accepted));
+        disk.set_sync_mode(SyncMode::FailsFrom(0));
+        assert_eq!(ask(&spool, claim(2, 1)).await, None);
+        assert!(*spool.failed().borrow());
+        disk.set_sync_mode(SyncMode::Honest);
+        assert_eq!(spool.offer(&claim(3, 1), waiter(), || record(&claim(3, 1))), None);
+    });
+}
+
+fn waiter() -> Waiter {
+    Waiter { inbox: mpsc::channel(1).0, place: 0 }
+}
+
+/// What a run was promised: everything that it saw acknowledged, and everything that control answered for.
+#[derive(Debug, Default)]
+struct Promised {
+    acked: Vec<u64>,
+    handed: BTreeSet<u64>,
+}
+
+const MESSAGES: u64 = 30;
+
+async fn live(disk: &SimDisk, promised: &mut Promised) -> Option<()> {
+    let spool = open(disk).ok()?;
+    for sequence in 0..MESSAGES {
+        match ask(&spool, claim(sequence, sequence as u8)).await? {
+            Answer::Accepted => promised.acked.push(sequence),
+            Answer::Refused(_) => return None,
+        }
+        if sequence % 3 == 2 {
+            promised.handed.extend(hand_up(&spool, 2).ok()?);
+            spool.keep().ok()?;
+        }
+    }
+    spool.close().await.ok()
+}
+
+fn workload(disk: &SimDisk) -> Promised {
+    let mut promised = Promised::default();
+    run(live(disk, &mut promised));
+    promised
+}
+
+fn check(disk: &SimDisk, promised: Promised) -> Result<(), String> {
+    run(async {
+        let spool = open(disk).map_err(|e| format!("cannot be opened: {e:?}"))?;
+        if spool.0.metrics.violations("REPLAY-1") > 0 {
+            return Err("the windows do not reach the log".into());
+        }
+        let mut kept = Vec::new();
+        loop {
+            match hand_up(&spool, 7).map_err(|e| format!("cannot be read: {e:?}"))? {
+                batch if batch.is_empty() => break,
+                batch => kept.extend(batch),
+            }
+        }
+        if !kept.is_sorted() {
+            return Err(format!("out of order: {kept:?}"));
+        }
+        for sequence in &promised.acked {
+            if !promised.handed.contains(sequence) && !kept.contains(sequence) {
+                return Err(format!("{sequence} was acknowledged and is gone"));
+            }
+        }
+        // What may be sent again after a lost PUBACK is known, and anything else under its counter is a forgery.
+        for sequence in promised.acked.iter().rev().take(config().remember - 1) {
+            let honest = claim(*sequence, *sequence as u8);
+            let forged = claim(*sequence, 99);
+            let found = (standing(&spool, &honest), standing(&spool, &forged));
+            if found != (Standing::Durable, Standing::Forged) {
+                return Err(format!("{sequence} is remembered as {found:?}"));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// INV-ACK-1, INV-REPLAY-1: the power is cut, or the process killed, at every operation of thirty messages on their
+/// way through spool, uplink, checkpoints and trims; then once more while it starts again.
+#[test]
+fn what_was_acknowledged_survives_a_cut_at_any_write() {
+    let recover = |disk: &SimDisk| {
+        run(async {
+            if let Ok(spool) = open(disk) {
+                let _ = spool.keep();
+            }
+        });
+    };
+    Cuts::over(0..4).recovering(&recover).run(workload, check).holds("spool and windows");
+}
+
+/// A disk that lies about its syncs must be found out, or the test above proves nothing.
+#[test]
+fn a_disk_that_lies_is_found_out() {
+    let report = Cuts::over(0..4).on(SyncMode::Lies).run(workload, check);
+    assert!(!report.broken.is_empty(), "a lying disk kept every promise");
+    println!("a lying disk broke {} of {} runs", report.broken.len(), report.runs);
+}
+
+#[test]
+fn the_run_that_is_cut_everywhere_trims_and_checkpoints() {
+    let disk = SimDisk::new(1);
+    let promised = workload(&disk);
+    assert_eq!(promised.acked.len(), MESSAGES as usize);
+    assert!(disk.exists(Path::new("/gw/windows")).unwrap());
+    run(async {
+        let spool = open(&disk).unwrap();
+        assert!(spool.0.reader.first() > Offset(0), "segments were given up");
+        assert_eq!(spool.cursor(), Offset(20));
+        assert_eq!(spool.0.ledger().folded_to, Offset(MESSAGES));
+    });
+}
+
+#[test]
+fn files_that_are_damaged_or_another_spools_stop_the_start_with_their_names() {
+    type Change = fn(&SimDisk);
+    let table: &[(&str, &str, Change)] = &[
+        ("a bit of the cursor", "`/gw/cursor` is damaged", |d| flip(d, "/gw/cursor", 2)),
+        ("a bit of the windows", "`/gw/windows` is damaged", |d| flip(d, "/gw/windows", 40)),
+        ("an empty cursor", "`/gw/cursor` is damaged", |d| {
+            disk::replace(d, Path::new("/gw/cursor"), b"").unwrap();
+        }),
+        ("a version that is not known", "`/gw/cursor` is damaged", |d| {
+            let bytes = sealed(|e| e.array(2)?.u8(2)?.u64(0).map(drop));
+            disk::replace(d, Path::new("/gw/cursor"), &bytes).unwrap();
+        }),
+        ("a cursor beyond the end", "another spool's", |d| {
+            disk::replace(d, Path::new("/gw/cursor"), &encode_cursor(Offset(99))).unwrap();
+        }),
+    ];
+    for (what, words, change) in table {
+        let disk = SimDisk::new(1);
+        workload(&disk);
+        change(&disk);
+        let error = run(async { open(&disk).map(drop).unwrap_err().to_string() });
+        assert!(error.contains(words), "{what}: {error}");
+    }
+    // Without its windows a gateway starts with an empty memory: what comes again is history, and the store drops it.
+    let disk = SimDisk::new(1);
+    workload(&disk);
+    disk.remove(Path::new("/gw/windows")).unwrap();
+    run(async {
+        let spool = open(&disk).unwrap();
+        let last = claim(MESSAGES - 1, MESSAGES as u8 - 1);
+        assert_eq!(standing(&spool, &last), Standing::Durable, "folded from what the log still has");
+    });
+}
+
+fn flip(disk: &SimDisk, path: &str, at: usize) {
+    let mut bytes = disk.read(Path::new(path), 1 << 20).unwrap();
+    bytes[at] ^= 1;
+    disk::replace(disk, Path::new(path), &bytes).unwrap();
+}
+
+/// Golden bytes of version 1: `docs/formats/gateway-files.md` shows the same.
+#[test]
+fn the_files_of_version_1_are_read_for_ever() {
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let small = Record { message: vec![0xd8], ..record(&claim(5, 0xee)) };
+    assert_eq!(
+        hex(&small.encode()),
+        format!(
+            "8b016670756d702d315820{}01055820{}1b00060a24181e40001afffffffff50741d8",
+            "03".repeat(32),
+            "ee".repeat(32)
+        )
+    );
+    assert_eq!(Record::decode(&small.encode()), Ok(small));
+    let cursor = encode_cursor(Offset(258));
+    assert_eq!(hex(&cursor[..cursor.len() - 32]), "8201190102");
+    assert_eq!(unsealed(&cursor).and_then(decode_cursor), Ok(Offset(258)));
+    let mut admission: Admission<()> = Admission::new(4);
+    admission.fold(KEY, Counter { epoch: 1, sequence: 5 }, Digest([0xee; 32]));
+    let windows = encode_windows(&admission, Offset(6));
+    let (folded_to, found) = unsealed(&windows).and_then(decode_windows).unwrap();
+    assert_eq!((folded_to, found.len()), (Offset(6), 1));
+    assert_eq!(found[0], (KEY, admission.windows()[&KEY].clone()));
+    assert!(hex(&windows).starts_with("8301068182582003"), "{}", hex(&windows));
+}
