@@ -1,0 +1,685 @@
+//! The promises of the backlog, attacked: the power is cut, and the process killed, at every write.
+
+use super::*;
+use crate::clock::FLOOR;
+use crate::counter::Counters;
+use disk::{Cuts, Death, Disk as _, Report, SimDisk, SyncMode};
+use model::envelope::{Algorithm, MESSAGE_BYTES_MAX};
+use model::{KeyId, Timestamp};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::LazyLock;
+use trust::cose::{PublicKey, SecretKey, Signer};
+
+const DIR: &str = "/d";
+const KIB: usize = 1024;
+
+/// A key whose signatures nobody checks here: making them would take most of the time.
+struct Unsigned(PublicKey);
+
+impl Signer for Unsigned {
+    fn public(&self) -> &PublicKey {
+        &self.0
+    }
+
+    fn sign(&self, _: &[u8]) -> Result<[u8; 64], SignError> {
+        Ok([0; 64])
+    }
+}
+
+static KEY: LazyLock<Arc<Unsigned>> = LazyLock::new(|| {
+    let secret = SecretKey::from_random(Algorithm::Ed25519, &[7; 32]).unwrap();
+    Arc::new(Unsigned(secret.public().clone()))
+});
+
+fn key() -> KeyId {
+    KEY.public().id()
+}
+
+fn config(full: Full) -> BacklogConfig {
+    BacklogConfig { dir: PathBuf::from(DIR), bytes_max: BYTES_MIN, full }
+}
+
+fn at(uptime_ms: u64) -> Stamp {
+    Stamp { uptime_ms, wall: Timestamp(FLOOR.as_us() + uptime_ms as i64 * 1000), uncertainty_ms: 0 }
+}
+
+/// The readings of a row, as far as the backlog cares: its number.
+fn payload(row: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![row as u8 | 1; len];
+    bytes[..8].copy_from_slice(&row.to_le_bytes());
+    bytes[len - 8..].copy_from_slice(&row.to_le_bytes());
+    bytes
+}
+
+fn row_of(payload: &[u8]) -> u64 {
+    u64::from_le_bytes(payload[..8].try_into().unwrap())
+}
+
+fn next(row: u64) -> Option<Position> {
+    Some(Position { row, ..Position::default() })
+}
+
+/// One life of a device: opened, with an epoch of its own.
+struct Life {
+    backlog: Backlog,
+    sealer: Sealer,
+    found: Found,
+    now: u64,
+    /// What the device itself holds to be durable, dropped or handed over in this life.
+    known: Known,
+}
+
+/// What is known outside the device, over all its lives.
+#[derive(Clone, Default)]
+struct Known {
+    /// What a commit was answered for.
+    durable: BTreeMap<Counter, Vec<u8>>,
+    /// What the gateway took.
+    acknowledged: BTreeMap<Counter, Vec<u8>>,
+    /// The rows of all packs, kept or dropped.
+    rows: BTreeMap<Counter, u64>,
+    epochs: Vec<u32>,
+    /// What is pushed and not committed.
+    pending: Vec<(u64, Counter)>,
+}
+
+impl Life {
+    fn begin(disk: &SimDisk, full: Full, known: Known) -> Result<Self, BacklogError> {
+        let (backlog, found) = Backlog::open(disk.shared(), config(full))?;
+        let durable = backlog.newest().filter(|prior| prior.key == key());
+        let dir = Path::new(DIR);
+        let counters = Counters::begin(disk, dir, key(), durable.map(|prior| prior.counter));
+        let counters = counters.map_err(|e| BacklogError::Io {
+            attempt: "count in",
+            path: dir.to_owned(),
+            source: io::Error::other(e),
+        })?;
+        let mut known = known;
+        known.epochs.push(counters.epoch());
+        let sealer = Sealer::new(KEY.clone(), counters, backlog.newest());
+        Ok(Self { backlog, sealer, found, now: 1_000_000, known })
+    }
+
+    fn push(&mut self, row: u64, len: usize) -> Result<Pushed, BacklogError> {
+        self.now += 100;
+        let stamp = at(self.now);
+        let payload = payload(row, len);
+        let pushed = self.backlog.push(&mut self.sealer, &payload, next(row + 1), &stamp)?;
+        let counter = match pushed {
+            Pushed::Kept { serial, counter } => {
+                self.known.pending.push((serial, counter));
+                counter
+            }
+            Pushed::Dropped { counter } => counter,
+        };
+        self.known.rows.insert(counter, row);
+        Ok(pushed)
+    }
+
+    fn commit(&mut self) -> Result<(), BacklogError> {
+        self.backlog.commit(&at(self.now))?;
+        let pending = std::mem::take(&mut self.known.pending);
+        for (serial, counter) in pending {
+            if serial < self.backlog.outbox().end() {
+                let record = self.backlog.outbox().shelf().record(serial)?;
+                self.known.durable.extend(record.map(|(_, envelope)| (counter, envelope)));
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<(), BacklogError> {
+        self.now += 100;
+        self.backlog.tick(&mut self.sealer, &at(self.now))?;
+        self.commit()
+    }
+
+    /// The gateway takes the next so many.
+    fn send(&mut self, count: usize) -> Result<(), BacklogError> {
+        let outbox = self.backlog.outbox();
+        let batch = outbox.read(outbox.below(), count, usize::MAX)?;
+        for item in &batch.items {
+            let header = open(&item.envelope).0;
+            self.known.acknowledged.insert(header.counter, item.envelope.clone());
+        }
+        self.backlog.acknowledge(batch.next);
+        Ok(())
+    }
+}
+
+fn open(envelope: &[u8]) -> (model::Header, &[u8]) {
+    let open = cose::open(envelope, MESSAGE_BYTES_MAX).expect("what was sealed opens");
+    (open.header().clone(), open.payload_without_signature_check())
+}
+
+fn waiting(backlog: &Backlog) -> BTreeMap<Counter, Vec<u8>> {
+    let outbox = backlog.outbox();
+    let batch = outbox.read(0, usize::MAX, usize::MAX).unwrap();
+    batch.items.into_iter().map(|item| (open(&item.envelope).0.counter, item.envelope)).collect()
+}
+
+fn stated<'a>(envelopes: impl Iterator<Item = &'a Vec<u8>>) -> Vec<LostRange> {
+    envelopes
+        .map(|envelope| open(envelope))
+        .filter(|(header, _)| header.kind == Kind::LossNotice)
+        .flat_map(|(_, payload)| decode_loss(payload).unwrap())
+        .collect()
+}
+
+fn is_in(ranges: &[LostRange], counter: &Counter) -> bool {
+    ranges
+        .iter()
+        .any(|r| r.epoch == counter.epoch && (r.first..=r.last).contains(&counter.sequence))
+}
+
+/// What must hold whenever the backlog was opened.
+fn check(life: &Life) -> Result<(), String> {
+    let Known { durable, acknowledged, epochs, .. } = &life.known;
+    let waiting = waiting(&life.backlog);
+    let stated = stated(waiting.values().chain(acknowledged.values()));
+    // INV-REPLAY-2: epochs only grow, and no counter stands for two messages.
+    if !epochs.is_sorted_by(|a, b| a < b) {
+        return Err(format!("INV-REPLAY-2: epochs {epochs:?}"));
+    }
+    let mut all: BTreeMap<Counter, &Vec<u8>> = BTreeMap::new();
+    for (counter, envelope) in durable.iter().chain(acknowledged).chain(&waiting) {
+        if all.insert(*counter, envelope).is_some_and(|before| before != envelope) {
+            return Err(format!("INV-REPLAY-2: {counter:?} stands for two messages"));
+        }
+    }
+    // INV-ACK-1: what a commit was answered for is there, was handed over, or is stated.
+    for (counter, envelope) in durable {
+        let there = waiting.get(counter) == Some(envelope) || acknowledged.contains_key(counter);
+        if !there && !is_in(&stated, counter) {
+            return Err(format!("INV-ACK-1: {counter:?} was durable and is nowhere"));
+        }
+    }
+    // What is stated as lost is never sent later. It may have been acknowledged, if the power went before the cursor
+    // was written: whoever took it keeps it.
+    if let Some(counter) = waiting.keys().find(|counter| is_in(&stated, counter)) {
+        return Err(format!("{counter:?} is stated as lost and still waits"));
+    }
+    // Up to the newest that is durable in each epoch nothing is missing.
+    let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
+    let newest = life.backlog.newest().map(|prior| prior.counter);
+    for counter in all.keys().copied().chain(newest) {
+        let end = ends.entry(counter.epoch).or_default();
+        *end = counter.sequence.max(*end);
+    }
+    for (epoch, end) in ends {
+        for sequence in 0..=end {
+            let counter = Counter { epoch, sequence };
+            if !all.contains_key(&counter) && !is_in(&stated, &counter) {
+                return Err(format!("{counter:?} is below the end {end} and nothing tells of it"));
+            }
+        }
+    }
+    rows_once(life, &all, &stated)
+}
+
+/// Each row up to where the recording goes on was sealed once, and none behind it.
+fn rows_once(
+    life: &Life,
+    all: &BTreeMap<Counter, &Vec<u8>>,
+    stated: &[LostRange],
+) -> Result<(), String> {
+    let mut times: BTreeMap<u64, u32> = BTreeMap::new();
+    let sealed = all.iter().filter_map(|(_, envelope)| {
+        let (header, payload) = open(envelope);
+        (header.kind == Kind::Readings).then(|| row_of(payload))
+    });
+    let lost = |counter: &Counter| !all.contains_key(counter) && is_in(stated, counter);
+    let dropped = life.known.rows.iter().filter(|(counter, _)| lost(counter)).map(|(_, row)| *row);
+    sealed.chain(dropped).for_each(|row| *times.entry(row).or_default() += 1);
+    let goes_on = life.backlog.position().map_or(0, |position| position.row);
+    for row in 0..goes_on.max(times.last_key_value().map_or(0, |(row, _)| row + 1)) {
+        let times = times.get(&row).copied().unwrap_or(0);
+        if times != u32::from(row < goes_on) {
+            return Err(format!("row {row}, going on at {goes_on}, was sealed {times} times"));
+        }
+    }
+    Ok(())
+}
+
+fn fresh(disk: &SimDisk) {
+    disk.create_dir_all(Path::new(DIR)).unwrap();
+    Counters::create(disk, Path::new(DIR), key()).unwrap();
+}
+
+/// A device samples while its gateway is there, then away for long, then there again.
+fn script(life: &mut Life, rows: u64, len: usize) -> Result<(), BacklogError> {
+    let start = life.backlog.position().map_or(0, |position| position.row);
+    for row in start..start + rows {
+        life.push(row, len + (row % 7) as usize)?;
+        // Groups of one and two.
+        if row % 3 != 0 {
+            life.commit()?;
+        }
+        if row % 4 == 0 {
+            life.tick()?;
+        }
+        if row < start + rows / 6 || row > start + 5 * rows / 6 {
+            life.send(2)?;
+        }
+    }
+    life.tick()
+}
+
+fn cuts(full: Full, sync: SyncMode, seeds: std::ops::Range<u64>, rows: u64, len: usize) -> Report {
+    let recover = |disk: &SimDisk| {
+        let _ = Life::begin(disk, full, Known::default());
+    };
+    Cuts::over(seeds).on(sync).recovering(&recover).run(
+        |disk| {
+            let known = RefCell::new(Known::default());
+            let run = || -> Result<(), BacklogError> {
+                disk.create_dir_all(Path::new(DIR))
+                    .map_err(|_| BacklogError::TooSmall { found: 0 })?;
+                Counters::create(disk, Path::new(DIR), key())
+                    .map_err(|_| BacklogError::TooSmall { found: 0 })?;
+                let mut life = Life::begin(disk, full, Known::default())?;
+                let ran = script(&mut life, rows, len);
+                known.replace(std::mem::take(&mut life.known));
+                ran
+            };
+            let _ = run();
+            known.into_inner()
+        },
+        |disk, mut known| {
+            known.pending.clear();
+            let epochs = known.epochs.len();
+            let mut life = match Life::begin(disk, full, known) {
+                // The key was not made yet: there was nothing to keep.
+                Err(BacklogError::Io { attempt: "count in", .. }) if epochs == 0 => return Ok(()),
+                life => life.map_err(|e| format!("{e:?}"))?,
+            };
+            check(&life).map_err(|e| format!("as found: {e}"))?;
+            script(&mut life, rows / 2, len).map_err(|e| format!("{e:?}"))?;
+            check(&life).map_err(|e| format!("gone on: {e}"))
+        },
+    )
+}
+
+#[test]
+fn a_cut_anywhere_loses_and_doubles_nothing_while_the_gateway_is_there() {
+    cuts(Full::Oldest, SyncMode::Honest, 0..6, 24, 400).holds("agent backlog, room for all");
+}
+
+#[test]
+fn a_cut_anywhere_leaves_an_exact_account_when_the_oldest_are_dropped() {
+    cuts(Full::Oldest, SyncMode::Honest, 0..2, 48, 30 * KIB).holds("agent backlog, oldest dropped");
+}
+
+#[test]
+fn a_cut_anywhere_leaves_an_exact_account_when_the_newest_are_dropped() {
+    cuts(Full::Newest, SyncMode::Honest, 0..2, 48, 30 * KIB).holds("agent backlog, newest dropped");
+}
+
+#[test]
+fn a_cut_anywhere_leaves_an_exact_account_when_the_backlog_is_thinned() {
+    cuts(Full::EveryNth(3), SyncMode::Honest, 0..2, 30, 30 * KIB).holds("agent backlog, thinned");
+}
+
+#[test]
+fn a_sync_that_does_nothing_is_found_out() {
+    for full in [Full::Oldest, Full::Newest, Full::EveryNth(3)] {
+        let report = cuts(full, SyncMode::Lies, 0..1, 24, 4 * KIB);
+        assert!(
+            report.broken.iter().any(|broken| broken.death == Death::PowerCut),
+            "{full:?}: the tests above would pass with a disk that loses what it promised to keep"
+        );
+    }
+}
+
+#[test]
+fn a_sync_that_fails_stops_the_device_and_nothing_that_was_promised_is_lost() {
+    let mut stopped = 0;
+    for n in 8..40 {
+        let disk = SimDisk::new(n);
+        fresh(&disk);
+        let mut life = Life::begin(&disk, Full::Oldest, Known::default()).unwrap();
+        disk.set_cut(disk::Cut::Never);
+        disk.set_sync_mode(SyncMode::FailsOnceAt(n));
+        let ran = script(&mut life, 40, 600);
+        // A cursor that could not be written stops nobody.
+        stopped += u32::from(matches!(ran, Err(BacklogError::Log(_))));
+        let mut known = life.known;
+        known.pending.clear();
+        disk.cut_now();
+        disk.reboot();
+        disk.set_sync_mode(SyncMode::Honest);
+        check(&Life::begin(&disk, Full::Oldest, known).unwrap()).unwrap();
+    }
+    assert!(stopped > 20, "{stopped}");
+}
+
+/// Fills the backlog while the gateway is away, and returns what it then holds.
+fn filled(full: Full, rows: u64, len: usize) -> (SimDisk, Life) {
+    let disk = SimDisk::new(1);
+    fresh(&disk);
+    let mut life = Life::begin(&disk, full, Known::default()).unwrap();
+    for row in 0..rows {
+        life.push(row, len).unwrap();
+        life.tick().unwrap();
+    }
+    (disk, life)
+}
+
+fn rows_waiting(life: &Life) -> Vec<u64> {
+    let mut rows: Vec<u64> = waiting(&life.backlog)
+        .values()
+        .map(|envelope| open(envelope))
+        .filter(|(header, _)| header.kind == Kind::Readings)
+        .map(|(_, payload)| row_of(payload))
+        .collect();
+    rows.sort_unstable();
+    rows
+}
+
+#[test]
+fn a_full_backlog_keeps_the_newest_when_told_to_drop_the_oldest() {
+    let (disk, life) = filled(Full::Oldest, 100, 30 * KIB);
+    check(&life).unwrap();
+    let rows = rows_waiting(&life);
+    assert_eq!(rows.last(), Some(&99));
+    assert!(rows.len() > 20 && rows.is_sorted_by(|a, b| b - a == 1), "{rows:?}");
+    assert!(bytes_below(&disk) <= BYTES_MIN, "{}", bytes_below(&disk));
+    assert_eq!(life.backlog.counts().dropped_full, 100 - rows.len() as u64);
+}
+
+#[test]
+fn a_full_backlog_keeps_the_oldest_when_told_to_drop_the_newest() {
+    let (disk, life) = filled(Full::Newest, 100, 30 * KIB);
+    let rows = rows_waiting(&life);
+    assert_eq!(rows.first(), Some(&0));
+    assert!(rows.len() > 20 && rows.is_sorted_by(|a, b| b - a == 1), "{rows:?}");
+    assert!(bytes_below(&disk) <= BYTES_MIN);
+    assert_eq!(life.backlog.counts().dropped_full, 100 - rows.len() as u64);
+    // Full for 14 s: stated after 1, 2 and 4 s more. The reserve must last.
+    assert_eq!(life.backlog.counts().notices, 3);
+    // What is not stated yet is stated when there is room.
+    let mut life = life;
+    assert!(life.backlog.has_unstated());
+    life.send(10).unwrap();
+    life.push(100, 500).unwrap();
+    life.tick().unwrap();
+    check(&life).unwrap();
+    assert!(!life.backlog.has_unstated());
+}
+
+#[test]
+fn a_full_backlog_keeps_a_share_of_all_when_told_to_drop_every_second() {
+    let (disk, life) = filled(Full::EveryNth(2), 60, 30 * KIB);
+    check(&life).unwrap();
+    let rows = rows_waiting(&life);
+    assert!(life.backlog.counts().thinned > 3);
+    assert_eq!(rows.last(), Some(&59));
+    assert!(rows.len() > 5 && rows[0] < 10, "it reaches back to the start: {rows:?}");
+    assert!(bytes_below(&disk) <= BYTES_MIN);
+    // All old notices are folded into the last ones.
+    let notices = waiting(&life.backlog).len() - rows.len();
+    assert_eq!(notices, 1);
+}
+
+fn bytes_below(disk: &SimDisk) -> u64 {
+    let mut bytes = 0;
+    for slot in ["0", "1", "2"] {
+        let dir = Path::new(DIR).join("backlog").join(slot);
+        let names = disk.list(&dir).unwrap_or_default();
+        bytes += names.iter().map(|name| disk.len(&dir.join(name)).unwrap()).sum::<u64>();
+    }
+    bytes
+}
+
+#[test]
+fn the_first_message_of_an_epoch_names_the_last_that_was_durable_before() {
+    let disk = SimDisk::new(1);
+    fresh(&disk);
+    let mut known = Known::default();
+    let mut newest = None;
+    for _ in 0..3 {
+        let mut life = Life::begin(&disk, Full::Oldest, known).unwrap();
+        for row in 0..3 {
+            life.push(row, 100).unwrap();
+        }
+        life.commit().unwrap();
+        let epoch = life.sealer.epoch();
+        let priors: Vec<Option<Prior>> = waiting(&life.backlog)
+            .iter()
+            .filter(|(counter, _)| counter.epoch == epoch)
+            .map(|(_, envelope)| open(envelope).0.prior)
+            .collect();
+        assert_eq!(priors, [newest, None, None]);
+        newest = Some(Prior { key: key(), counter: Counter { epoch, sequence: 2 } });
+        known = life.known;
+        disk.restart();
+    }
+}
+
+#[test]
+fn a_dropped_link_between_epochs_is_carried_on_by_the_notice() {
+    let disk = SimDisk::new(1);
+    fresh(&disk);
+    let mut life = Life::begin(&disk, Full::Oldest, Known::default()).unwrap();
+    life.push(0, 100).unwrap();
+    life.commit().unwrap();
+    let newest = life.backlog.newest();
+    disk.restart();
+    let mut life = Life::begin(&disk, Full::Oldest, life.known).unwrap();
+    for row in 1..60 {
+        life.push(row, 30 * KIB).unwrap();
+        life.tick().unwrap();
+    }
+    let links: Vec<Prior> =
+        waiting(&life.backlog).values().filter_map(|e| open(e).0.prior).collect();
+    assert_eq!(links, Vec::from_iter(newest));
+    check(&life).unwrap();
+}
+
+#[test]
+fn a_full_disk_drops_the_newest_says_so_and_goes_on_when_there_is_room() {
+    for full in [Full::Oldest, Full::Newest, Full::EveryNth(2)] {
+        let disk = SimDisk::new(1);
+        fresh(&disk);
+        let mut life = Life::begin(&disk, full, Known::default()).unwrap();
+        for row in 0..4 {
+            life.push(row, 2 * KIB).unwrap();
+            life.commit().unwrap();
+        }
+        disk.set_capacity(bytes_below(&disk) + 3 * KIB as u64);
+        for row in 4..40 {
+            life.push(row, 2 * KIB).unwrap();
+            life.tick().unwrap();
+        }
+        let counts = life.backlog.counts();
+        assert!(counts.dropped_disk_full > 30, "{full:?}: {counts:?}");
+        assert!(rows_waiting(&life).len() < 8);
+        disk.set_capacity(u64::MAX);
+        life.now += 2_000;
+        for row in 40..44 {
+            life.push(row, 2 * KIB).unwrap();
+            life.tick().unwrap();
+        }
+        check_lost_rows(&life, 44);
+        // And again as the next process finds it.
+        let known = life.known;
+        disk.restart();
+        check_lost_rows(&Life::begin(&disk, full, known).unwrap(), 44);
+    }
+}
+
+/// As `check`, where sealed envelopes may have been lost too: then their rows are known by counter only.
+fn check_lost_rows(life: &Life, rows: usize) {
+    let envelopes = waiting(&life.backlog);
+    let stated = stated(envelopes.values());
+    let newest = life.backlog.newest().unwrap().counter;
+    let mut there = 0;
+    for sequence in 0..=newest.sequence {
+        let counter = Counter { sequence, epoch: 1 };
+        let waits = envelopes.contains_key(&counter);
+        assert_ne!(waits, is_in(&stated, &counter), "{counter:?}");
+        there += usize::from(waits);
+    }
+    let lost = newest.sequence as usize + 1 - there;
+    let notices = life.backlog.counts().notices as usize;
+    assert!(rows_waiting(life).len() + lost + notices >= rows);
+}
+
+#[test]
+fn what_the_gateway_refuses_for_good_is_stated_once_and_never_sent_again() {
+    let disk = SimDisk::new(1);
+    fresh(&disk);
+    let mut life = Life::begin(&disk, Full::Oldest, Known::default()).unwrap();
+    for row in 0..6 {
+        life.push(row, 100).unwrap();
+    }
+    life.commit().unwrap();
+    for serial in [0, 2, 3, 99] {
+        life.backlog.refuse(serial);
+    }
+    life.tick().unwrap();
+    assert_eq!(rows_waiting(&life), [1, 4, 5]);
+    assert_eq!(life.backlog.counts().dropped_refused, 3);
+    let refused = stated(waiting(&life.backlog).values());
+    let ranges: Vec<_> = refused.iter().map(|r| (r.first, r.last, r.cause)).collect();
+    assert_eq!(ranges, [(0, 0, LossCause::Refused), (2, 3, LossCause::Refused)]);
+    // The first is done by being stated, so only what follows waits; after a restart too.
+    assert_eq!(life.backlog.outbox().below(), 1);
+    life.backlog.refuse(2);
+    life.now += 5_000;
+    life.tick().unwrap();
+    assert_eq!(life.backlog.counts().notices, 1, "a serial that was stated is not stated again");
+    disk.restart();
+    let life = Life::begin(&disk, Full::Oldest, Known::default()).unwrap();
+    assert_eq!(rows_waiting(&life), [1, 4, 5]);
+    assert_eq!(life.found.waiting, 4);
+}
+
+#[test]
+fn a_gateway_that_refuses_every_notice_is_sent_ever_fewer() {
+    let disk = SimDisk::new(1);
+    fresh(&disk);
+    let mut life = Life::begin(&disk, Full::Oldest, Known::default()).unwrap();
+    life.push(0, 100).unwrap();
+    life.commit().unwrap();
+    for _ in 0..10_000 {
+        let outbox = life.backlog.outbox();
+        for item in outbox.read(0, 64, usize::MAX).unwrap().items {
+            life.backlog.refuse(item.serial);
+        }
+        life.tick().unwrap();
+    }
+    // 1,000 seconds: after 1, 2, 4, ... 512 s, and the first two.
+    let notices = life.backlog.counts().notices;
+    assert!((8..=11).contains(&notices), "{notices}");
+}
+
+#[test]
+fn a_damaged_record_is_stepped_over_and_stated() {
+    let disk = SimDisk::new(1);
+    fresh(&disk);
+    let mut life = Life::begin(&disk, Full::Oldest, Known::default()).unwrap();
+    for row in 0..200 {
+        life.push(row, KIB).unwrap();
+        life.commit().unwrap();
+    }
+    // A bit of row 20 turns, in a segment that is closed.
+    let slot = Path::new(DIR).join("backlog/0");
+    let name = disk.list(&slot).unwrap().into_iter().next().unwrap();
+    let path = slot.join(name);
+    let mut bytes = disk.read(&path, 1 << 20).unwrap();
+    let needle = payload(20, KIB);
+    let place = bytes.windows(KIB).position(|window| window == needle).unwrap();
+    bytes[place + 500] ^= 4;
+    disk::replace(&disk, &path, &bytes).unwrap();
+    disk.restart();
+
+    let mut life = Life::begin(&disk, Full::Oldest, Known::default()).unwrap();
+    assert_eq!((life.found.damaged, &life.found.set_aside), (1, &None));
+    life.tick().unwrap();
+    let expected: Vec<u64> = (0..200).filter(|row| *row != 20).collect();
+    assert_eq!(rows_waiting(&life), expected);
+    let ranges = stated(waiting(&life.backlog).values());
+    let ranges: Vec<_> = ranges.iter().map(|r| (r.epoch, r.first, r.last, r.cause)).collect();
+    assert_eq!(ranges, [(1, 20, 20, LossCause::Unreadable)]);
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_is_set_aside_and_stated_as_far_as_the_cursor_knows() {
+    let disk = SimDisk::new(1);
+    fresh(&disk);
+    let mut life = Life::begin(&disk, Full::Oldest, Known::default()).unwrap();
+    for row in 0..200 {
+        life.push(row, KIB).unwrap();
+        life.commit().unwrap();
+    }
+    life.send(50).unwrap();
+    life.now += 2_000;
+    life.tick().unwrap();
+    let slot = Path::new(DIR).join("backlog/0");
+    let name = disk.list(&slot).unwrap().into_iter().nth(1).unwrap();
+    disk.remove(&slot.join(name)).unwrap();
+    disk.sync_dir(&slot).unwrap();
+    disk.restart();
+
+    let mut life = Life::begin(&disk, Full::Oldest, Known::default()).unwrap();
+    assert!(life.found.set_aside.is_some());
+    assert_eq!(life.backlog.position(), next(200));
+    life.push(200, KIB).unwrap();
+    life.commit().unwrap();
+    let ranges = stated(waiting(&life.backlog).values());
+    let ranges: Vec<_> = ranges.iter().map(|r| (r.epoch, r.first, r.last, r.cause)).collect();
+    assert_eq!(ranges, [(1, 50, 199, LossCause::Unreadable)]);
+    assert_eq!(rows_waiting(&life), [200]);
+    assert!(!disk.list(&slot).unwrap().is_empty(), "kept for people to look at");
+}
+
+#[test]
+fn a_lost_slot_file_is_made_up_for_by_the_newest_record() {
+    let (disk, life) = filled(Full::EveryNth(2), 40, 30 * KIB);
+    let rows = rows_waiting(&life);
+    let known = life.known;
+    disk.restart();
+    disk::replace(&disk, &Path::new(DIR).join("backlog/current"), b"garbage").unwrap();
+    let life = Life::begin(&disk, Full::EveryNth(2), known).unwrap();
+    assert_eq!(rows_waiting(&life), rows);
+    check(&life).unwrap();
+}
+
+#[test]
+fn a_backlog_that_is_too_small_or_thinned_by_nothing_is_refused() {
+    let disk = SimDisk::new(1);
+    let opened = |bytes_max, full| {
+        let config = BacklogConfig { dir: PathBuf::from(DIR), bytes_max, full };
+        Backlog::open(disk.shared(), config).map(|_| ()).map_err(|e| e.to_string())
+    };
+    assert_eq!(opened(BYTES_MIN, Full::Newest), Ok(()));
+    assert_eq!(
+        opened(BYTES_MIN - 1, Full::Newest),
+        Err("a backlog of 1048575 bytes is too small: expected at least 1048576".into())
+    );
+    for n in [0, 1, 17] {
+        assert_eq!(
+            opened(BYTES_MIN, Full::EveryNth(n)),
+            Err(format!("every {n}-th envelope cannot be dropped: expected 2 to 16"))
+        );
+    }
+}
+
+#[test]
+fn a_record_of_a_later_version_stops_the_agent_and_stays() {
+    let disk = SimDisk::new(1);
+    fresh(&disk);
+    let slot = Path::new(DIR).join("backlog/0");
+    let mut log = Log::open(disk.shared(), &slot, log_config(&config(Full::Oldest))).unwrap();
+    log.append(&[2; 100]).unwrap();
+    log.commit().unwrap();
+    let error = Backlog::open(disk.shared(), config(Full::Oldest)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "record 0 of the backlog cannot be understood; it is left untouched"
+    );
+    assert_eq!(log.reader().read(Offset(0), 1, 1000).unwrap()[0].1, [2; 100]);
+}
