@@ -1,0 +1,191 @@
+//! Control plane, bus and store in one process.
+
+use crate::maker;
+use crate::site::Site;
+use anyhow::{Context, Result, anyhow, bail};
+use bus::{LogConfig, Shards};
+use control::Control;
+use disk::{RealDisk, SharedDisk};
+use keys::UnixTime;
+use rustix::fs::FlockOperation;
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use store::{Store, StoreError};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// What one shard of the bus may hold: signed envelopes of a week, at most a gigabyte.
+const BUS: LogConfig = LogConfig {
+    segment_bytes: 16 * 1024 * 1024,
+    bytes_max: 1024 * 1024 * 1024,
+    record_bytes_max: control::BUS_RECORD_BYTES_MAX as u32,
+};
+/// Batches that wait for the next group commit of a shard. One more is refused with 503 and comes again.
+const BUS_QUEUE_MAX: usize = 256;
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct Options {
+    /// The first of the ports that are used on 127.0.0.1.
+    #[arg(long, default_value_t = 18800)]
+    pub port_base: u16,
+    /// The site's name, fixed at the first start.
+    #[arg(long, default_value = "site")]
+    pub site: String,
+}
+
+/// `plimsoll control`: until a signal comes, or something fails for good.
+pub async fn run(data: &Path, options: &Options) -> Result<()> {
+    crate::log::start(true);
+    let mut station = Station::start(data, options).await?;
+    let ended = tokio::select! {
+        failed = station.failed() => Err(failed),
+        result = until_signal() => result,
+    };
+    let closed = station.end().await;
+    ended.and(closed)
+}
+
+/// Ctrl-C, or what a service manager sends.
+pub async fn until_signal() -> Result<()> {
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+pub fn now() -> UnixTime {
+    UnixTime::since_unix_epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+pub struct Station {
+    pub control: Control,
+    ingest: Ingest,
+    shards: Shards,
+    /// Held as long as the process runs.
+    _lock: File,
+}
+
+impl Station {
+    pub async fn start(data: &Path, options: &Options) -> Result<Self> {
+        let disk: SharedDisk = Arc::new(RealDisk);
+        disk.create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
+        let lock = lock(data)?;
+        let site = Site::load_or_found(&disk, data, &options.site, options.port_base, now())?;
+        let made = if site.is_new { "made: CA, keys, token" } else { "as it was" };
+        crate::say!("site {:<10} {made}, in {}", site.file.name, site.dir.display());
+        let maker = maker::authority(disk.as_ref(), data, now())?;
+        let count = u32::from(site.file.shards);
+        let shards = Shards::open(disk.clone(), &data.join("bus"), count, BUS, BUS_QUEUE_MAX)
+            .context("cannot open the bus")?;
+        let waiting: u64 = shards.readers().iter().map(|r| r.end().0 - r.first().0).sum();
+        crate::say!("bus             {count} shards, {waiting} batches kept");
+        let config = store::Config::new(data.join("store"));
+        let (writers, key) = (shards.writers().to_vec(), site.bus_key.clone());
+        let opened = Store::open(disk.clone(), config, writers, key).await;
+        let store = Arc::new(opened.context("cannot open the store")?);
+        crate::say!("store           SQL over {}", data.join("store").display());
+        let ingest = Ingest::start(store.clone());
+        let control = Control::start(
+            control_config(data, options, &site, maker.certificate_der())?,
+            store.clone(),
+            shards.writers().to_vec(),
+            vec![store.registry().clone()],
+        )
+        .await
+        .context("cannot start the control plane")?;
+        crate::say!("control         https://{}", control.local_addr());
+        Ok(Self { control, ingest, shards, _lock: lock })
+    }
+
+    /// Resolves when something can keep its promises no more; the process then stops.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        tokio::select! {
+            fatal = self.control.failed() => anyhow!("the control plane stopped: {fatal}"),
+            error = self.ingest.ended() => error.context("the store stopped"),
+        }
+    }
+
+    /// Control first, so that nothing new comes; then the store writes what it holds in memory to files; then the bus.
+    pub async fn end(self) -> Result<()> {
+        self.control.shutdown().await;
+        let flushed = self.ingest.end().await;
+        self.shards.close().await;
+        flushed.context(
+            "the store did not end cleanly; what is on the bus is read again at the next start",
+        )
+    }
+}
+
+/// The store's consumers, running.
+struct Ingest {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), StoreError>>,
+}
+
+impl Ingest {
+    fn start(store: Arc<Store>) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            // An error says that the station is gone, which is a reason to end too.
+            let stopped = async { drop(stopped.await) };
+            store.run(stopped).await
+        });
+        Self { stop, task }
+    }
+
+    /// Resolves only if they end by themselves.
+    async fn ended(&mut self) -> anyhow::Error {
+        match (&mut self.task).await {
+            Ok(Ok(())) => anyhow!("it ended although nobody told it to"),
+            Ok(Err(error)) => error.into(),
+            Err(panic) => panic.into(),
+        }
+    }
+
+    async fn end(self) -> Result<()> {
+        let _ = self.stop.send(());
+        Ok(self.task.await??)
+    }
+}
+
+/// Two processes over one directory would each believe that the files are theirs.
+fn lock(data: &Path) -> Result<File> {
+    let path = data.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            bail!("{} is in use by another process (it holds {})", data.display(), path.display())
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+fn control_config(
+    data: &Path,
+    options: &Options,
+    site: &Site,
+    maker: &[u8],
+) -> Result<control::Config> {
+    std::fs::create_dir_all(data.join("control"))?;
+    Ok(control::Config {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, options.port_base)),
+        site: site.file.name.clone(),
+        registry: data.join("control/registry.sqlite"),
+        authority: site.authority.clone(),
+        chain: site.control_chain.clone(),
+        key: site.control_key()?,
+        makers: vec![maker.to_vec()],
+        token: site.token.clone(),
+        policies: policy::DEFAULT_POLICIES.to_owned(),
+        bus_key: site.bus_key.clone(),
+        limits: control::Limits::default(),
+    })
+}

@@ -1,0 +1,125 @@
+//! Answers as people and programs read them.
+
+use anyhow::Result;
+use api::{Answer, Cell};
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{CellAlignment, Table};
+use std::io::Write;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// A table for people.
+    Table,
+    /// RFC 4180, with a header line.
+    Csv,
+    /// An array of objects, one per row.
+    Json,
+}
+
+pub fn print(answer: &Answer, format: Format, out: &mut impl Write) -> Result<()> {
+    match format {
+        Format::Table => table(answer, out),
+        Format::Csv => csv(answer, out),
+        Format::Json => json(answer, out),
+    }
+}
+
+fn table(answer: &Answer, out: &mut impl Write) -> Result<()> {
+    let mut table = Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.set_header(answer.columns.iter().map(|column| &column.name));
+    for row in &answer.rows {
+        table.add_row(row.iter().map(plain));
+    }
+    for (i, column) in table.column_iter_mut().enumerate() {
+        if answer.rows.iter().any(|row| row[i].is_number()) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    writeln!(out, "{table}")?;
+    let rows = answer.rows.len();
+    let s = if rows == 1 { "" } else { "s" };
+    let more =
+        if answer.truncated { ", and more: narrow the question or raise --rows" } else { "" };
+    writeln!(out, "{rows} row{s} in {} ms{more}", answer.took_ms)?;
+    Ok(())
+}
+
+fn csv(answer: &Answer, out: &mut impl Write) -> Result<()> {
+    let line =
+        |cells: Vec<String>| cells.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(",");
+    writeln!(out, "{}", line(answer.columns.iter().map(|column| column.name.clone()).collect()))?;
+    for row in &answer.rows {
+        writeln!(out, "{}", line(row.iter().map(plain).collect()))?;
+    }
+    Ok(())
+}
+
+/// RFC 4180 §2: a field with a comma, a quote or a line break stands in quotes.
+fn quoted(cell: &str) -> String {
+    if cell.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell.to_owned()
+    }
+}
+
+fn json(answer: &Answer, out: &mut impl Write) -> Result<()> {
+    let object = |row: &Vec<Cell>| -> serde_json::Map<String, Cell> {
+        answer.columns.iter().map(|column| column.name.clone()).zip(row.iter().cloned()).collect()
+    };
+    let rows: Vec<_> = answer.rows.iter().map(object).collect();
+    serde_json::to_writer_pretty(&mut *out, &rows)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+fn plain(cell: &Cell) -> String {
+    match cell {
+        Cell::Null => String::new(),
+        Cell::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::Column;
+    use serde_json::json;
+
+    fn answer() -> Answer {
+        let column = |name: &str| Column { name: name.into(), kind: "Utf8".into() };
+        Answer {
+            columns: vec![column("device"), column("value")],
+            rows: vec![vec![json!("a,\"b\""), json!(1.5)], vec![json!(null), json!(2)]],
+            truncated: false,
+            took_ms: 3,
+        }
+    }
+
+    fn printed(format: Format) -> String {
+        let mut out = Vec::new();
+        print(&answer(), format, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn csv_quotes_what_a_reader_would_split() {
+        assert_eq!(printed(Format::Csv), "device,value\n\"a,\"\"b\"\"\",1.5\n,2\n");
+    }
+
+    #[test]
+    fn json_is_an_array_of_objects() {
+        let rows: serde_json::Value = serde_json::from_str(&printed(Format::Json)).unwrap();
+        assert_eq!(
+            rows,
+            json!([{"device": "a,\"b\"", "value": 1.5}, {"device": null, "value": 2}])
+        );
+    }
+
+    #[test]
+    fn a_table_says_how_many_rows_it_has() {
+        assert!(printed(Format::Table).ends_with("2 rows in 3 ms\n"));
+    }
+}

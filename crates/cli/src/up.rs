@@ -1,0 +1,273 @@
+//! `plimsoll up`: a whole site on one machine, said step by step.
+
+use crate::client::Client;
+use crate::station::{self, Station, now, until_signal};
+use crate::{log, maker, say};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use api::{Ask, Ownership, Role};
+use disk::{RealDisk, SharedDisk};
+use gateway::Gateway;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::process::{Child, Command};
+
+/// The zone of everything that `up` starts.
+pub const ZONE: &str = "hall";
+const GATEWAY: &str = "gw-1";
+/// How long a device may take to end: its agent tries for two seconds to send what it has.
+const CHILD_END: Duration = Duration::from_secs(6);
+/// How often the store is asked whether the first reading is there.
+const LOOK: Duration = Duration::from_millis(100);
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct Options {
+    #[command(flatten)]
+    pub station: station::Options,
+    /// A recording for the second device to play: CSV with a time column and numbers. Default: recordings/host.csv, if
+    /// it is there.
+    #[arg(long)]
+    pub replay: Option<PathBuf>,
+    /// `now`: at the recording's own pace, again and again. `recorded`: once, as fast as it is taken, with its own times.
+    #[arg(long, default_value = "now", value_parser = ["now", "recorded"])]
+    pub as_of: String,
+}
+
+pub async fn run(data: &Path, options: &Options) -> Result<()> {
+    log::start(false);
+    let start = Instant::now();
+    println!("Plimsoll {}", env!("CARGO_PKG_VERSION"));
+    let mut station = Station::start(data, &options.station).await?;
+    let ended = with_gateway(data, options, &mut station, start).await;
+    let closed = station.end().await;
+    ended.and(closed)
+}
+
+async fn with_gateway(
+    data: &Path,
+    options: &Options,
+    station: &mut Station,
+    start: Instant,
+) -> Result<()> {
+    let mut gateway = start_gateway(data, options, station).await?;
+    let ended = match start_devices(data, options, station).await {
+        Ok(mut devices) => {
+            let ended = serve(data, options, station, &mut gateway, &mut devices, start).await;
+            say!("ending          devices, gateway, control, store, bus");
+            for device in &mut devices {
+                device.end().await;
+            }
+            ended
+        }
+        Err(error) => Err(error),
+    };
+    let stopped = gateway.stop().await.context("the gateway did not end cleanly");
+    ended.and(stopped)
+}
+
+/// Until a signal comes, or something ends that should not.
+async fn serve(
+    data: &Path,
+    options: &Options,
+    station: &mut Station,
+    gateway: &mut Gateway,
+    devices: &mut [Device],
+    start: Instant,
+) -> Result<()> {
+    let heard = async {
+        first_reading(data).await?;
+        println!("\n  first reading after {:.1} s\n", start.elapsed().as_secs_f64());
+        how_to_ask(data, options);
+        until_signal().await
+    };
+    tokio::select! {
+        failed = station.failed() => Err(failed),
+        fatal = gateway.failed() => Err(anyhow!("the gateway stopped: {fatal}")),
+        (name, status) = first_to_end(devices) => bail!("device {name} ended by itself ({status})"),
+        ended = until_signal() => ended,
+        ended = heard => ended,
+    }
+}
+
+async fn first_reading(data: &Path) -> Result<()> {
+    let client = Client::of(data)?;
+    let ask =
+        Ask { sql: "select 1 from readings limit 1".into(), rows_max: Some(1), time_max_ms: None };
+    loop {
+        if client.ask(&ask).await.is_ok_and(|answer| !answer.rows.is_empty()) {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn how_to_ask(data: &Path, options: &Options) {
+    let program = std::env::current_exe()
+        .map_or_else(|_| "plimsoll".into(), |path| path.display().to_string());
+    let here = std::env::current_dir().map(|dir| format!("{}/", dir.display())).unwrap_or_default();
+    let program = program.strip_prefix(&here).unwrap_or(&program);
+    let data = match data.to_str() {
+        Some("data") => String::new(),
+        _ => format!(" --data {}", data.display()),
+    };
+    println!("  Ask, in another terminal:\n");
+    println!(
+        "    {program} query{data} \"select device, series, value, unit from readings order by time desc limit 10\""
+    );
+    println!(
+        "    {program} query{data} \"select device, count(*) as readings, max(time) as newest from readings group by device\""
+    );
+    println!("    {program} device list{data}");
+    println!(
+        "\n  Ctrl-C ends it; started again, it goes on where it was. (API: https://127.0.0.1:{})",
+        options.station.port_base
+    );
+}
+
+async fn start_gateway(data: &Path, options: &Options, station: &Station) -> Result<Gateway> {
+    let dir = data.join("gateways").join(GATEWAY);
+    let disk: SharedDisk = Arc::new(RealDisk);
+    let port = options.station.port_base;
+    if !dir.join("idevid.pem").exists() {
+        keys::identity::prepare(&disk, &dir, GATEWAY)?;
+        maker::sign(disk.as_ref(), data, &dir.join("idevid.csr"), &dir.join("idevid.pem"), now())?;
+    }
+    own(station, GATEWAY, Role::Gateway).await?;
+    let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut config =
+        gateway::Config::new(dir, local(port + 1), format!("https://127.0.0.1:{port}"));
+    config.name = Some(GATEWAY.parse()?);
+    config.metrics = Some(local(port + 2));
+    config.site_ca = Some(data.join("site/ca.pem"));
+    let gateway = Gateway::start(config, disk).await.context("cannot start the gateway")?;
+    say!(
+        "gateway {GATEWAY:<8}MQTT 5, mutual TLS 1.3, 127.0.0.1:{}; counters on http://127.0.0.1:{}/metrics",
+        port + 1,
+        port + 2
+    );
+    Ok(gateway)
+}
+
+async fn own(station: &Station, serial: &str, role: Role) -> Result<()> {
+    let entry = Ownership { serial: serial.to_owned(), role, zone: ZONE.to_owned() };
+    station.control.list(&entry).await.with_context(|| format!("cannot list {serial}"))?;
+    Ok(())
+}
+
+struct Device {
+    name: &'static str,
+    child: Child,
+}
+
+async fn start_devices(data: &Path, options: &Options, station: &Station) -> Result<Vec<Device>> {
+    let mut devices = vec![
+        start_device(data, options, station, "host-1", &["--source".into(), "host".into()]).await?,
+    ];
+    say!("device host-1   measures this host");
+    let shipped = PathBuf::from("recordings/host.csv");
+    match options.replay.clone().or_else(|| shipped.exists().then_some(shipped)) {
+        Some(file) => {
+            let mut source =
+                vec!["--replay".into(), text(&file)?, "--as-of".into(), options.as_of.clone()];
+            if options.as_of == "now" {
+                source.push("--loop".into());
+            }
+            devices.push(start_device(data, options, station, "replay-1", &source).await?);
+            say!("device replay-1 plays {} as of {}", file.display(), options.as_of);
+        }
+        None => say!("device replay-1 has nothing to play: give it --replay FILE"),
+    }
+    Ok(devices)
+}
+
+async fn start_device(
+    data: &Path,
+    options: &Options,
+    station: &Station,
+    name: &'static str,
+    source: &[String],
+) -> Result<Device> {
+    let dir = data.join("devices").join(name);
+    let agent = beside_us("plimsoll-agent")?;
+    if !dir.join("idevid.pem").exists() {
+        std::fs::create_dir_all(&dir)?;
+        let status = Command::new(&agent)
+            .args(["prepare", "--data", &text(&dir)?, "--serial", name])
+            .status()
+            .await?;
+        ensure!(status.success(), "{name} could not make its key ({status})");
+        maker::sign(&RealDisk, data, &dir.join("idevid.csr"), &dir.join("idevid.pem"), now())?;
+    }
+    own(station, name, Role::Device).await?;
+    std::fs::create_dir_all(data.join("logs"))?;
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(data.join(format!("logs/{name}.log")))?;
+    let port = options.station.port_base;
+    let child = Command::new(&agent)
+        .args(["run", "--data", &text(&dir)?, "--est", &format!("https://127.0.0.1:{port}")])
+        .args(["--site-ca", &text(&data.join("site/ca.pem"))?])
+        .args(["--gateway", &format!("{GATEWAY}@127.0.0.1:{}", port + 1)])
+        .args(source)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        // Ctrl-C reaches the whole foreground group; a device is ended by us, after that, in good order.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("cannot start {}", agent.display()))?;
+    Ok(Device { name, child })
+}
+
+async fn first_to_end(devices: &mut [Device]) -> (&'static str, String) {
+    let ends = devices.iter_mut().map(|device| {
+        Box::pin(async {
+            let status = device.child.wait().await;
+            (device.name, status.map_or_else(|error| error.to_string(), |status| ended(status)))
+        })
+    });
+    futures::future::select_all(ends).await.0
+}
+
+fn ended(status: ExitStatus) -> String {
+    format!("{status}; its log is in logs/")
+}
+
+impl Device {
+    async fn end(&mut self) {
+        let Some(pid) = self.child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32))
+        else {
+            return;
+        };
+        if rustix::process::kill_process(pid, rustix::process::Signal::TERM).is_err() {
+            return;
+        }
+        match tokio::time::timeout(CHILD_END, self.child.wait()).await {
+            Ok(Ok(status)) if status.success() => {}
+            Ok(status) => say!("device {} ended with {status:?}", self.name),
+            Err(_) => {
+                say!(
+                    "device {} did not end in time and was killed; it lost nothing that it had sealed",
+                    self.name
+                );
+                let _ = self.child.kill().await;
+            }
+        }
+    }
+}
+
+/// The agent lies where this program lies.
+fn beside_us(name: &str) -> Result<PathBuf> {
+    let mut path = std::env::current_exe()?;
+    path.set_file_name(name);
+    ensure!(path.exists(), "no {} beside this program: expected {}", name, path.display());
+    Ok(path)
+}
+
+fn text(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).with_context(|| format!("{} is not UTF-8", path.display()))
+}
