@@ -48,7 +48,9 @@ struct Code {
 
 impl Code {
     fn read(root: &Path) -> Result<Self> {
-        Ok(Self::of(&tree::pages(root, "crates", "rs")?))
+        let mut pages = tree::pages(root, "crates", "rs")?;
+        pages.extend(tree::pages(root, "fuzz", "rs")?);
+        Ok(Self::of(&pages))
     }
 
     fn of(pages: &[Page]) -> Self {
@@ -80,6 +82,20 @@ impl Code {
 fn functions(text: &str) -> impl Iterator<Item = String> {
     let after = text.split("fn ").skip(1);
     after.map(|rest| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect())
+}
+
+/// Whether a source has an item of this name: a function, a type, a constant, or a variant on a line of its own.
+fn defines(text: &str, item: &str) -> bool {
+    let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+    let keywords = ["fn ", "struct ", "enum ", "trait ", "type ", "const "];
+    let after = |lead: &str| {
+        text.match_indices(lead).any(|(at, _)| {
+            let rest = text[at + lead.len()..].strip_prefix(item);
+            rest.is_some_and(ends)
+        })
+    };
+    let is_variant = |line: &str| line.trim_start().strip_prefix(item).is_some_and(ends);
+    keywords.into_iter().any(after) || text.lines().any(is_variant)
 }
 
 /// Ids like `INV-ACK-1`, without their prefix.
@@ -129,7 +145,7 @@ fn invariants_and_code(page: &str, code: &Code) -> Vec<Finding> {
             let (file, item) = place.split_once(':').unwrap_or((place, ""));
             match code.ships.get(file) {
                 None => find(format!("held by `{file}`, which is not a source of ours")),
-                Some(text) if !text.contains(item) => {
+                Some(text) if !defines(text, item) => {
                     find(format!("held by `{item}`, which `{file}` does not have"));
                 }
                 Some(_) => (),
@@ -379,6 +395,11 @@ mod tests {
             invariant(2, "`crates/bus/src/lib.rs:Reader`"),
             one("held by `Reader`, which `crates/bus/src/lib.rs` does not have")
         );
+        // A word in a comment, or the beginning of another name, is no item.
+        for item in ["Acknowledges", "Write"] {
+            let found = format!("held by `{item}`, which `crates/bus/src/lib.rs` does not have");
+            assert_eq!(invariant(2, &format!("`crates/bus/src/lib.rs:{item}`")), one(&found));
+        }
         assert_eq!(invariant(3, "a test"), one("attacked by no test"));
         assert_eq!(invariant(3, "`gone`"), one("no `fn gone` in the code"));
         assert_eq!(invariant(4, "`gone`"), one("no `fn gone` in the code"));
