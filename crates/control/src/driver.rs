@@ -87,6 +87,10 @@ impl Station {
         });
     }
 
+    pub fn fatal(&self) -> Option<Fatal> {
+        self.fatal.borrow().clone()
+    }
+
     pub fn failed_to_store(&self, error: RegistryError) -> Failure {
         if let Some(invariant) = error.broken_invariant() {
             self.metrics.count_violation(invariant);

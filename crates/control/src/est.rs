@@ -2,10 +2,9 @@
 //!
 //! Bodies are base64 on one line; strongSwan's client refuses line breaks. What we read may have them.
 
-use crate::caller::Endpoint;
 use crate::driver::{Station, now};
 use crate::enrol;
-use crate::http::{Call, body, expect_media_type};
+use crate::http::{Call, expect_media_type};
 use crate::problem::Failure;
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
@@ -34,7 +33,7 @@ pub(crate) async fn ca_certs(station: &Station) -> Result<Response, Failure> {
 pub(crate) async fn enroll(station: &Arc<Station>, call: Call) -> Result<Response, Failure> {
     let applicant = call.caller.applicant().expect("the scope admits certificates only");
     let purpose = call.endpoint.purpose().expect("this endpoint certifies a key");
-    let csr = read(call).await?;
+    let csr = read(&call).await?;
     let (authority, terms, at) = (station.authority.clone(), station.terms.clone(), now());
     let decided = station
         .registry
@@ -76,10 +75,9 @@ impl From<CaError> for Stopped {
     }
 }
 
-async fn read(call: Call) -> Result<csr::Csr, Failure> {
-    debug_assert!(!matches!(call.endpoint, Endpoint::CaCerts | Endpoint::SealCaCerts));
-    expect_media_type(call.request.headers(), PKCS10)?;
-    let body = body(call.request, BODY_BYTES_MAX).await?;
+async fn read(call: &Call) -> Result<csr::Csr, Failure> {
+    expect_media_type(&call.head.headers, PKCS10)?;
+    let body = call.body(BODY_BYTES_MAX).await?;
     let compact: Vec<u8> = body.iter().copied().filter(|b| !b.is_ascii_whitespace()).collect();
     let der = STANDARD.decode(compact).map_err(|error| {
         Failure::bad_request("not_base64", format!("expected PKCS#10 in base64: {error}"))

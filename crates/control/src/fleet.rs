@@ -3,13 +3,13 @@
 use crate::caller::Endpoint;
 use crate::driver::{Station, now};
 use crate::error::told;
-use crate::http::{Call, json, json_answer, query_string, text};
+use crate::http::{Call, json_answer, text};
 use crate::metrics::page;
 use crate::problem::Failure;
 use crate::registry::{ChangeError, Changed};
 use api::fleet::FLEET_PAGE_MAX;
 use api::{Fleet, Ownership, Standing};
-use axum::RequestExt as _;
+use axum::RequestPartsExt as _;
 use axum::extract::Path;
 use axum::response::Response;
 use model::DeviceId;
@@ -25,7 +25,7 @@ struct Page {
 }
 
 pub(crate) async fn devices(call: Call) -> Result<Response, Failure> {
-    let Page { after, limit } = query_string(&call.request)?;
+    let Page { after, limit } = call.query_string()?;
     let bad_name = |error: model::id::BadName| Failure::bad_request("bad_name", error.to_string());
     let after = after.map(DeviceId::new).transpose().map_err(bad_name)?;
     let limit = limit.unwrap_or(FLEET_PAGE_MAX);
@@ -46,8 +46,8 @@ pub(crate) async fn set_standing(station: &Station, mut call: Call) -> Result<Re
         _ => Standing::Enrolled,
     };
     let Path(id) = call
-        .request
-        .extract_parts::<Path<String>>()
+        .head
+        .extract::<Path<String>>()
         .await
         .map_err(|error| Failure::bad_request("bad_name", error.body_text()))?;
     let id =
@@ -57,7 +57,7 @@ pub(crate) async fn set_standing(station: &Station, mut call: Call) -> Result<Re
 }
 
 pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Failure> {
-    let entry: Ownership = json(call.request, BODY_BYTES_MAX).await?;
+    let entry: Ownership = call.json(BODY_BYTES_MAX).await?;
     let changed = station.registry.list(&entry, now()).await;
     changed_answer(station, changed, "list")
 }

@@ -5,10 +5,10 @@ use crate::caller::{Caller, Peer, Scope, authorise, recognise};
 use crate::directory::{Device, Directory};
 use crate::driver::{Phase, Station, now};
 use crate::error::{Fatal, told};
-use crate::http::{Call, body, expect_media_type, json_answer, no_content, query_string, text};
+use crate::http::{Call, expect_media_type, json_answer, no_content, text};
 use crate::problem::Failure;
 use crate::uplink::{self, BODY_BYTES_MAX, CallRefusal, Judgement};
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use bus::LogError;
 use model::DeviceId;
@@ -37,7 +37,7 @@ struct Poll {
 /// The caller's bundle if it is newer than what it has; otherwise as soon as it is. A revocation answers at once, to the
 /// gateways that have to know of it and to one that was itself revoked.
 pub(crate) async fn bundle(station: &Station, call: Call) -> Result<Response, Failure> {
-    let Poll { after, wait_s } = query_string(&call.request)?;
+    let Poll { after, wait_s } = call.query_string()?;
     let deadline = tokio::time::Instant::now() + WAIT_MAX.min(Duration::from_secs(wait_s));
     let mut directories = station.registry.watch();
     let mut draining = pin!(station.reached(Phase::Draining));
@@ -84,11 +84,11 @@ fn still_gateway(
 /// Takes what a gateway hands up. The answer leaves when every record is durable on the bus (INV-ACK-1); before that,
 /// nothing is said of any.
 pub(crate) async fn uplink(station: &Arc<Station>, call: Call) -> Result<Response, Failure> {
-    expect_media_type(call.request.headers(), COSE)?;
-    expect_zstd(&call.request)?;
+    expect_media_type(&call.head.headers, COSE)?;
+    expect_zstd(&call.head.headers)?;
     let gateway = still_gateway(station, &call.peer, &call.directory)?;
     let room = (station.turns.take(gateway.id.clone())?, slot(station)?);
-    let body = body(call.request, BODY_BYTES_MAX).await?;
+    let body = call.body(BODY_BYTES_MAX).await?;
     station.metrics.uplink_bytes.inc_by(body.len() as u64);
     // The body may have taken its time, and a revocation does not wait for it.
     let directory = station.registry.directory();
@@ -176,8 +176,8 @@ fn judged(
     Ok(judgement)
 }
 
-fn expect_zstd(request: &axum::extract::Request) -> Result<(), Failure> {
-    let found = request.headers().get(header::CONTENT_ENCODING);
+fn expect_zstd(headers: &HeaderMap) -> Result<(), Failure> {
+    let found = headers.get(header::CONTENT_ENCODING);
     if found.is_some_and(|found| found.as_bytes().eq_ignore_ascii_case(b"zstd")) {
         return Ok(());
     }
@@ -192,12 +192,17 @@ fn slot(station: &Station) -> Result<OwnedSemaphorePermit, Failure> {
     })
 }
 
+/// One line a call and reason: a gateway that hands up nothing but noise does not fill the log.
 fn report(station: &Station, gateway: &DeviceId, verdicts: &[Verdict]) {
+    let mut reasons = BTreeMap::new();
     for verdict in verdicts {
         station.metrics.count_verdict(*verdict);
         if let Verdict::Quarantined(reason) = verdict {
-            tracing::warn!(gateway = %gateway, reason = reason.as_str(), "record put in quarantine");
+            *reasons.entry(*reason).or_insert(0) += 1;
         }
+    }
+    for (reason, records) in reasons {
+        tracing::warn!(gateway = %gateway, reason = reason.as_str(), records, "records put in quarantine");
     }
 }
 

@@ -8,14 +8,14 @@ use crate::{est, fleet, gateway, query};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq as _;
 
@@ -26,8 +26,13 @@ pub(crate) struct Call {
     pub peer: Peer,
     pub caller: Caller,
     pub directory: Arc<Directory>,
-    pub request: Request,
+    pub head: Parts,
+    pub body: Unread,
 }
+
+/// A request's body, as long as nobody has read it.
+#[derive(Clone, Debug)]
+pub(crate) struct Unread(Arc<Mutex<Option<Body>>>);
 
 type Answer = Result<Response, Failure>;
 
@@ -59,8 +64,11 @@ pub(crate) fn router(station: Arc<Station>) -> Router {
 
 async fn serve(station: &Arc<Station>, endpoint: Endpoint, request: Request) -> Response {
     let started = Instant::now();
+    let (head, body) = request.into_parts();
+    let waits_for_leave = head.headers.contains_key(header::EXPECT);
+    let body = Unread(Arc::new(Mutex::new(Some(body))));
     let limit = time_max(station, endpoint);
-    let answer = match admit(station, endpoint, request) {
+    let answer = match admit(station, endpoint, head, body.clone()) {
         Ok(call) => match tokio::time::timeout(limit, carry_out(station, call)).await {
             Ok(answer) => answer,
             Err(_) => Err(Failure::timed_out()),
@@ -68,7 +76,16 @@ async fn serve(station: &Arc<Station>, endpoint: Endpoint, request: Request) -> 
         Err(denied) => Err(denied.into()),
     };
     let name = endpoint.as_str();
-    let response = answer.unwrap_or_else(|failure| refuse(station, name, failure));
+    let response = match answer {
+        Ok(response) => response,
+        Err(failure) => {
+            let response = refuse(station, name, failure);
+            if !waits_for_leave {
+                body.hear_out().await;
+            }
+            response
+        }
+    };
     let metrics = &station.metrics;
     metrics.request_seconds.with_label_values(&[name]).observe(started.elapsed().as_secs_f64());
     metrics.requests.with_label_values(&[name, response.status().as_str()]).inc();
@@ -88,17 +105,17 @@ fn refuse(station: &Station, endpoint: &str, failure: Failure) -> Response {
 }
 
 /// No call without an identity that counts now and a scope that admits it (INV-AUTH-1, INV-LEAST-1).
-fn admit(station: &Station, endpoint: Endpoint, request: Request) -> Result<Call, Denied> {
-    let peer = request.extensions().get::<Peer>().cloned().unwrap_or(Peer::Anonymous);
+fn admit(station: &Station, endpoint: Endpoint, head: Parts, body: Unread) -> Result<Call, Denied> {
+    let peer = head.extensions.get::<Peer>().cloned().unwrap_or(Peer::Anonymous);
     let directory = station.registry.directory();
-    let caller = match (endpoint.scope(), request.headers().get(header::AUTHORIZATION)) {
+    let caller = match (endpoint.scope(), head.headers.get(header::AUTHORIZATION)) {
         (Scope::Public, _) => Caller::Anonymous,
         (_, Some(word)) if is_token(word, &station.token) => Caller::Operator,
         (_, Some(_)) => return Err(Denied::BadToken),
         (_, None) => recognise(&peer, &directory, station.grace, now())?,
     };
     authorise(endpoint.scope(), &caller, &directory)?;
-    Ok(Call { endpoint, peer, caller, directory, request })
+    Ok(Call { endpoint, peer, caller, directory, head, body })
 }
 
 /// Compares digests, in constant time: how long it takes says nothing about the token.
@@ -137,20 +154,86 @@ fn carry_out<'a>(
         }
         Endpoint::Ownership => Box::pin(fleet::list(station, call)),
         Endpoint::Metrics => Box::pin(fleet::metrics(station)),
-        Endpoint::Health => Box::pin(async { Ok(text("text/plain", "serves\n")) }),
+        Endpoint::Health => Box::pin(async { health(station) }),
     }
 }
 
-/// The whole body, or why not. It is read only after its sender was let in, and never beyond `max` (INV-COST-1).
-pub(crate) async fn body(request: Request, max: usize) -> Result<Bytes, Failure> {
-    let said = request.headers().get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok());
-    if said.and_then(|len| len.parse::<u64>().ok()).is_some_and(|len| len > max as u64) {
-        return Err(Failure::oversize(max));
+fn health(station: &Station) -> Answer {
+    match station.fatal() {
+        None => Ok(text("text/plain", "serves\n")),
+        Some(fatal) => Err(Failure::internal(&fatal)),
     }
-    match Limited::new(request.into_body(), max).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Failure::oversize(max)),
-        Err(error) => Err(Failure::bad_request("broken_body", format!("expected a body: {error}"))),
+}
+
+/// A refused body is read and thrown away up to here, so that its sender, who is still writing, hears why. Then the
+/// connection is closed on it.
+const HEAR_OUT_BYTES_MAX: usize = 16 * 1024 * 1024;
+const HEAR_OUT_TIME_MAX: Duration = Duration::from_secs(5);
+
+impl Call {
+    /// The whole body, or why not. It is read only after its sender was let in, and never kept beyond `max` (INV-COST-1).
+    pub async fn body(&self, max: usize) -> Result<Vec<u8>, Failure> {
+        let said = self.head.headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok());
+        let said: Option<usize> = said.and_then(|len| len.parse().ok());
+        if said.is_some_and(|len| len > max) {
+            return Err(Failure::oversize(max));
+        }
+        let Some(mut rest) = self.body.take() else { return Ok(Vec::new()) };
+        let mut body = Vec::with_capacity(said.unwrap_or(0));
+        while let Some(frame) = rest.frame().await {
+            let frame = frame.map_err(|error| {
+                Failure::bad_request("broken_body", format!("expected a body: {error}"))
+            })?;
+            // Trailers say nothing here.
+            let Ok(data) = frame.into_data() else { continue };
+            if body.len() + data.len() > max {
+                self.body.put(rest);
+                return Err(Failure::oversize(max));
+            }
+            body.extend_from_slice(&data);
+        }
+        Ok(body)
+    }
+
+    /// A JSON body of one of the API's types.
+    pub async fn json<T: serde::de::DeserializeOwned>(&self, max: usize) -> Result<T, Failure> {
+        expect_media_type(&self.head.headers, "application/json")?;
+        let body = self.body(max).await?;
+        serde_json::from_slice(&body).map_err(|error| {
+            Failure::bad_request("bad_json", format!("expected docs/api.md's body: {error}"))
+        })
+    }
+
+    /// The query string as one of our types; unknown words are refused.
+    pub fn query_string<T: serde::de::DeserializeOwned>(&self) -> Result<T, Failure> {
+        axum::extract::Query::<T>::try_from_uri(&self.head.uri)
+            .map(|query| query.0)
+            .map_err(|error| Failure::bad_request("bad_query_string", error.body_text()))
+    }
+}
+
+impl Unread {
+    fn take(&self) -> Option<Body> {
+        self.0.lock().expect("nothing panics while it holds the body").take()
+    }
+
+    fn put(&self, rest: Body) {
+        *self.0.lock().expect("nothing panics while it holds the body") = Some(rest);
+    }
+
+    async fn hear_out(&self) {
+        let Some(mut rest) = self.take() else { return };
+        let read = async {
+            let mut heard = 0;
+            while let Some(Ok(frame)) = rest.frame().await {
+                heard += frame.data_ref().map_or(0, |data| data.len());
+                if heard > HEAR_OUT_BYTES_MAX {
+                    return;
+                }
+            }
+        };
+        // Who takes longer is not waited for.
+        let _ = tokio::time::timeout(HEAR_OUT_TIME_MAX, read).await;
     }
 }
 
@@ -165,27 +248,6 @@ pub(crate) fn expect_media_type(headers: &HeaderMap, expected: &str) -> Result<(
         "expected Content-Type {expected}, found {}",
         found.unwrap_or("none")
     )))
-}
-
-/// A JSON body of one of the API's types.
-pub(crate) async fn json<T: serde::de::DeserializeOwned>(
-    request: Request,
-    max: usize,
-) -> Result<T, Failure> {
-    expect_media_type(request.headers(), "application/json")?;
-    let body = body(request, max).await?;
-    serde_json::from_slice(&body).map_err(|error| {
-        Failure::bad_request("bad_json", format!("expected docs/api.md's body: {error}"))
-    })
-}
-
-/// The query string as one of our types; unknown words are refused.
-pub(crate) fn query_string<T: serde::de::DeserializeOwned>(
-    request: &Request,
-) -> Result<T, Failure> {
-    axum::extract::Query::<T>::try_from_uri(request.uri())
-        .map(|query| query.0)
-        .map_err(|error| Failure::bad_request("bad_query_string", error.body_text()))
 }
 
 pub(crate) fn json_answer(body: &impl serde::Serialize) -> Response {

@@ -1,7 +1,7 @@
 //! SQL, asked of whoever answers it.
 
 use crate::driver::Station;
-use crate::http::{Call, json, json_answer, text};
+use crate::http::{Call, json_answer, text};
 use crate::problem::Failure;
 use api::{Answer, Ask, Cell};
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -16,8 +16,8 @@ const CSV: &str = "text/csv; charset=utf-8; header=present";
 pub const TRUNCATED: &str = "plimsoll-truncated";
 
 pub(crate) async fn query(station: &Station, call: Call) -> Result<Response, Failure> {
-    let wants_csv = accepts_csv(call.request.headers());
-    let ask: Ask = json(call.request, BODY_BYTES_MAX).await?;
+    let wants_csv = accepts_csv(&call.head.headers);
+    let ask: Ask = call.json(BODY_BYTES_MAX).await?;
     let answer = station.query.query(ask).await?;
     if !wants_csv {
         return Ok(json_answer(&answer));

@@ -1,0 +1,11 @@
+//! Control's promises, through its real listener, registry and bus.
+
+mod access;
+mod enrolment;
+mod fleet;
+mod listener;
+mod polling;
+mod queries;
+mod registry;
+mod uplink;
+mod world;

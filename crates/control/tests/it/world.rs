@@ -1,0 +1,340 @@
+//! A site with a maker, a control plane on a port of its own, and stations that call it.
+
+use api::{Answer, Ask, Ownership, Problem, Query, QueryError, Role, path};
+use bus::{LogConfig, Shards};
+use control::{Config, Control, Limits};
+use disk::{RealDisk, SharedDisk};
+use keys::ca::{Authority, Profile};
+use keys::est::{self, Operation, Purpose};
+use keys::tls::{self, Alpn};
+use keys::{NotAfter, UnixTime, csr, file};
+use model::envelope::Algorithm;
+use model::{DeviceId, GatewayId, KeyId};
+use reqwest::{Method, StatusCode};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use trust::cose::{SecretKey, Signer as _};
+use trust::mac::MacKey;
+
+pub const SITE: &str = "site";
+pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+pub const BUS_KEY: MacKey = MacKey::new([7; 32]);
+pub const SHARDS: u32 = 4;
+pub const POLICIES: &str = policy::DEFAULT_POLICIES;
+
+/// How a test wants its site to differ.
+pub struct Setup {
+    pub limits: Limits,
+    pub policies: String,
+    pub bus: LogConfig,
+    pub bus_disk: SharedDisk,
+    pub bus_dir: Option<PathBuf>,
+    pub registries: Vec<prometheus::Registry>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            policies: POLICIES.to_owned(),
+            bus: LogConfig {
+                segment_bytes: 1 << 24,
+                bytes_max: 1 << 28,
+                record_bytes_max: control::BUS_RECORD_BYTES_MAX as u32,
+            },
+            bus_disk: Arc::new(RealDisk),
+            bus_dir: None,
+            registries: Vec::new(),
+        }
+    }
+}
+
+pub struct World {
+    pub dir: TempDir,
+    pub site: Arc<Authority>,
+    pub maker: Authority,
+    pub shards: Shards,
+    pub control: Control,
+}
+
+/// Seconds since 1970, `days` from now.
+pub fn day(days: i64) -> UnixTime {
+    let now = UnixTime::now().as_secs() as i64;
+    UnixTime::since_unix_epoch(Duration::from_secs((now + days * 86_400) as u64))
+}
+
+pub fn secret(algorithm: Algorithm) -> SecretKey {
+    file::draw(algorithm).unwrap()
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    pub async fn with(setup: Setup) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = |name: &str| {
+            let (key, cert) = (format!("{name}.key"), format!("{name}.pem"));
+            let (key, cert) = (dir.path().join(key), dir.path().join(cert));
+            Authority::load_or_create(&RealDisk, &key, &cert, name, day(-1)).unwrap()
+        };
+        let (site, maker) = (Arc::new(authority("site")), authority("maker"));
+        let bus_dir = setup.bus_dir.clone().unwrap_or(dir.path().join("bus"));
+        let shards = Shards::open(setup.bus_disk.clone(), &bus_dir, SHARDS, setup.bus, 64).unwrap();
+        let control = start(&dir, &site, &maker, &shards, setup).await.unwrap();
+        Self { dir, site, maker, shards, control }
+    }
+
+    /// The control plane ends and starts again on what it left.
+    pub async fn restart(self, setup: Setup) -> Self {
+        let Self { dir, site, maker, shards, control } = self;
+        control.shutdown().await;
+        let control = start(&dir, &site, &maker, &shards, setup).await.unwrap();
+        Self { dir, site, maker, shards, control }
+    }
+
+    pub fn anchors(&self) -> Vec<Vec<u8>> {
+        vec![self.site.certificate_der().to_vec()]
+    }
+
+    pub fn base(&self) -> String {
+        format!("https://{}", self.control.local_addr())
+    }
+
+    pub fn http(&self, own: Option<&Certified>) -> reqwest::Client {
+        let own = own.map(|own| (own.chain.as_slice(), &own.key));
+        let tls = tls::client(own, &self.anchors(), Alpn::Http11).unwrap();
+        reqwest::Client::builder()
+            .tls_backend_preconfigured(rustls::ClientConfig::clone(&tls))
+            .no_proxy()
+            .build()
+            .unwrap()
+    }
+
+    pub fn est(&self, own: Option<&Certified>) -> est::Client {
+        let own = own.map(|own| (own.chain.as_slice(), &own.key));
+        est::Client::new(&self.base(), tls::client(own, &self.anchors(), Alpn::Http11).unwrap())
+            .unwrap()
+    }
+
+    pub fn call(
+        &self,
+        own: Option<&Certified>,
+        method: Method,
+        path: &str,
+    ) -> reqwest::RequestBuilder {
+        self.http(own).request(method, format!("{}{path}", self.base()))
+    }
+
+    /// As an operator.
+    pub fn operator(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.call(None, method, path).bearer_auth(TOKEN)
+    }
+
+    pub async fn list(&self, serial: &str, role: Role, zone: &str) {
+        let entry = Ownership { serial: serial.into(), role, zone: zone.into() };
+        self.control.list(&entry).await.unwrap();
+    }
+
+    /// What a factory gives a station.
+    pub fn born(&self, serial: &str) -> Certified {
+        let key = secret(Algorithm::Esp256);
+        let profile = Profile::IDevId { serial: serial.into() };
+        Certified::by(&self.maker, key, &profile, NotAfter::Never)
+    }
+
+    /// Listed, born and enrolled, with a TLS and a sealing key.
+    pub async fn enrolled(&self, serial: &str, role: Role, zone: &str) -> Station {
+        self.list(serial, role, zone).await;
+        let born = self.born(serial);
+        let key = secret(Algorithm::Esp256);
+        let chain =
+            self.enroll(&born, Operation::Enroll, Purpose::Tls, &key, serial).await.unwrap();
+        let tls = Certified { chain, key };
+        let seal = secret(Algorithm::Ed25519);
+        self.enroll(&tls, Operation::Enroll, Purpose::Seal, &seal, serial).await.unwrap();
+        Station { born, tls, seal, id: DeviceId::new(serial).unwrap() }
+    }
+
+    pub async fn device(&self, serial: &str) -> Station {
+        self.enrolled(serial, Role::Device, "hall").await
+    }
+
+    pub async fn gateway(&self, serial: &str) -> Station {
+        self.enrolled(serial, Role::Gateway, "hall").await
+    }
+
+    pub async fn enroll(
+        &self,
+        own: &Certified,
+        operation: Operation,
+        purpose: Purpose,
+        key: &SecretKey,
+        serial: &str,
+    ) -> Result<Vec<Vec<u8>>, est::EstError> {
+        let csr = csr::make(key, serial).unwrap();
+        self.est(Some(own)).enroll(operation, purpose, &csr).await
+    }
+
+    /// Tells the operator's side to revoke, quarantine or release.
+    pub async fn tell(&self, id: &DeviceId, verb: &str) -> Got {
+        let path = format!("{}/{id}/{verb}", path::DEVICES);
+        Got::of(self.operator(Method::POST, &path)).await
+    }
+
+    /// A sample of the metrics page, summed over all labels that begin so; 0 while there is none.
+    pub fn metric(&self, name: &str) -> u64 {
+        let page = control::metrics::page([&self.control.metrics()]).unwrap();
+        let page = String::from_utf8(page).unwrap();
+        let values = page.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            rest.starts_with([' ', '{', ',']).then(|| rest.rsplit(' ').next().unwrap())
+        });
+        values.map(|value| value.parse::<f64>().unwrap() as u64).sum()
+    }
+
+    /// What a caller sees and what is counted come from two tasks: waits for the second.
+    pub async fn counted(&self, name: &str, count: u64) {
+        let counts = async {
+            while self.metric(name) != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(20), counts).await;
+        assert!(in_time.is_ok(), "expected {name} {count}, found {}", self.metric(name));
+    }
+
+    pub fn refused(&self, reason: &str) -> u64 {
+        self.metric(&format!("plimsoll_control_refused_total{{reason=\"{reason}\"}}"))
+    }
+}
+
+pub async fn start(
+    dir: &TempDir,
+    site: &Arc<Authority>,
+    maker: &Authority,
+    shards: &Shards,
+    setup: Setup,
+) -> Result<Control, control::StartError> {
+    let key = secret(Algorithm::Esp256);
+    let profile = Profile::Control { site: SITE.into() };
+    let Certified { chain, key } = Certified::by(site, key, &profile, NotAfter::At(day(90)));
+    let config = Config {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        site: SITE.into(),
+        registry: dir.path().join("control/registry.sqlite"),
+        authority: site.clone(),
+        chain,
+        key,
+        makers: vec![maker.certificate_der().to_vec()],
+        token: TOKEN.into(),
+        policies: setup.policies,
+        bus_key: BUS_KEY,
+        limits: setup.limits,
+    };
+    let writers = shards.writers().to_vec();
+    Control::start(config, Arc::new(Oracle), writers, setup.registries).await
+}
+
+/// A key with its certificate.
+pub struct Certified {
+    pub chain: Vec<Vec<u8>>,
+    pub key: SecretKey,
+}
+
+impl Certified {
+    pub fn by(by: &Authority, key: SecretKey, profile: &Profile, until: NotAfter) -> Self {
+        let spki = key.public().to_spki_der();
+        let chain = vec![by.issue(&spki, profile, day(-1), until).unwrap()];
+        Self { chain, key }
+    }
+}
+
+pub fn gateway_profile(id: &str) -> Profile {
+    Profile::GatewayTls { gateway: GatewayId::new(id).unwrap(), site: SITE.into() }
+}
+
+pub struct Station {
+    pub id: DeviceId,
+    pub born: Certified,
+    pub tls: Certified,
+    pub seal: SecretKey,
+}
+
+impl Station {
+    pub fn seal_id(&self) -> KeyId {
+        self.seal.public().id()
+    }
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Got {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Got {
+    pub async fn of(request: reqwest::RequestBuilder) -> Self {
+        let answer = request.send().await.unwrap();
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        Self { status, headers, body: answer.bytes().await.unwrap().to_vec() }
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> T {
+        assert_eq!(self.status, StatusCode::OK, "{self:?}");
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// The body of a refusal.
+    pub fn problem(&self) -> Problem {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
+        let problem: Problem = serde_json::from_slice(&self.body).unwrap();
+        assert_eq!(problem.status, self.status.as_u16());
+        problem
+    }
+
+    /// Status and reason of a refusal.
+    pub fn refusal(&self) -> (u16, String) {
+        let kind = self.problem().kind;
+        let word = kind.strip_prefix("urn:plimsoll:problem:").unwrap().to_owned();
+        (self.status.as_u16(), word)
+    }
+}
+
+/// Answers questions by what they are.
+struct Oracle;
+
+impl Query for Oracle {
+    fn query(
+        &self,
+        ask: Ask,
+    ) -> Pin<Box<dyn Future<Output = Result<Answer, QueryError>> + Send + '_>> {
+        Box::pin(async move {
+            match ask.sql.as_str() {
+                "select 1" => Ok(Answer {
+                    columns: vec![api::Column { name: "one".into(), kind: "Int64".into() }],
+                    rows: vec![vec![1.into()], vec![serde_json::Value::Null]],
+                    truncated: true,
+                    took_ms: 3,
+                }),
+                "select slow" => Err(QueryError::TooSlow { limit_ms: 7 }),
+                "select large" => Err(QueryError::TooLarge("300 MB".into())),
+                "select busy" => Err(QueryError::Busy { running: 2, waiting: 8 }),
+                "select broken" => Err(QueryError::Failed("no catalog".into())),
+                "select forever" => std::future::pending().await,
+                other => Err(QueryError::BadSql(format!("no table in {other:?}"))),
+            }
+        })
+    }
+}
