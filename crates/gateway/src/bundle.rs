@@ -155,8 +155,7 @@ impl View {
     /// Whether a policy lets the device do this. The topic need not make sense: then no policy permits it.
     pub fn may_use(&self, id: &DeviceId, action: Action, topic: &str) -> bool {
         self.devices.get(id).is_some_and(|device| {
-            let decision =
-                self.policies.may_use(principal(id, device), action, topic, &self.zone);
+            let decision = self.policies.may_use(principal(id, device), action, topic, &self.zone);
             tracing::debug!(device = %id, topic, %decision, "policies were asked");
             decision.allowed
         })
@@ -167,9 +166,8 @@ impl View {
         self.devices.get(id)?.seal_keys.get(key)
     }
 
-    /// Whether any device of the zone seals by this key.
-    pub fn knows_key(&self, key: &KeyId) -> bool {
-        self.devices.values().any(|device| device.seal_keys.contains_key(key))
+    pub fn knows_device(&self, id: &DeviceId) -> bool {
+        self.devices.contains_key(id)
     }
 
     pub fn devices(&self) -> usize {
@@ -234,7 +232,10 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
         return None;
     }
     let nibble = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
-    text.as_bytes().chunks_exact(2).map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?)).collect()
+    text.as_bytes()
+        .chunks_exact(2)
+        .map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?))
+        .collect()
 }
 
 fn expect_ours(what: &'static str, expected: &str, found: &str) -> Result<(), BundleError> {

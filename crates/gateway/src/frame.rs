@@ -441,9 +441,7 @@ impl<'a> Body<'a> {
     fn text(&mut self) -> Result<&'a str, Refusal> {
         let text = std::str::from_utf8(self.binary()?).map_err(|_| Refusal::BadText)?;
         let bad = |c: char| {
-            c.is_control()
-                || c as u32 & 0xfffe == 0xfffe
-                || (0xfdd0..=0xfdef).contains(&(c as u32))
+            c.is_control() || c as u32 & 0xfffe == 0xfffe || (0xfdd0..=0xfdef).contains(&(c as u32))
         };
         if text.contains(bad) { Err(Refusal::BadText) } else { Ok(text) }
     }

@@ -16,10 +16,27 @@
 
 pub mod admission;
 pub mod bundle;
+pub mod config;
+mod control;
+mod driver;
+mod error;
 pub mod frame;
 pub mod fuzz;
+mod gateway;
+mod identity;
+mod kept;
 pub mod limits;
+mod listener;
 pub mod metrics;
 pub mod refusal;
+pub mod sealer;
 pub mod session;
 pub mod spool;
+mod status;
+pub mod uplink;
+
+pub use crate::gateway::{Gateway, run};
+pub use config::Config;
+pub use error::GatewayError;
+pub use fuzz::fuzz_entry;
+pub use kept::KeptError;

@@ -134,10 +134,8 @@ mod tests {
 
     #[test]
     fn debt_is_paid_and_idleness_saves_no_more_than_a_burst() {
-        let mut pace = Pace::new(
-            Rate { per_second: 100, burst: 10 },
-            Rate { per_second: 1000, burst: 500 },
-        );
+        let mut pace =
+            Pace::new(Rate { per_second: 100, burst: 10 }, Rate { per_second: 1000, burst: 500 });
         pace.charge(1, 2500, S);
         assert_eq!(pace.wait(S), 2 * S);
         assert_eq!(pace.wait(3 * S), Duration::ZERO);

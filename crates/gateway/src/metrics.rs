@@ -10,9 +10,8 @@ use prometheus::{
 };
 
 /// The invariants that this station holds.
-const INVARIANTS: [&str; 8] = [
-    "ACK-1", "AUTH-1", "COST-1", "FRESH-1", "MIX-1", "PURP-1", "REPLAY-1", "REPLAY-2",
-];
+const INVARIANTS: [&str; 8] =
+    ["ACK-1", "AUTH-1", "COST-1", "FRESH-1", "MIX-1", "PURP-1", "REPLAY-1", "REPLAY-2"];
 
 /// Clones count together.
 #[derive(Clone, Debug)]
@@ -276,7 +275,8 @@ mod tests {
             assert!(text.contains(&line), "{line}");
         }
         for invariant in INVARIANTS {
-            let line = format!("plimsoll_invariant_violations_total{{invariant=\"{invariant}\"}} 0");
+            let line =
+                format!("plimsoll_invariant_violations_total{{invariant=\"{invariant}\"}} 0");
             assert!(text.contains(&line), "{line}");
         }
         assert!(text.contains("plimsoll_gateway_spool_records 0"));

@@ -21,8 +21,7 @@ use mqtt_protocol_core::mqtt::common::Cursor;
 use mqtt_protocol_core::mqtt::connection::{ConnectionOptions, Event as Heard};
 use mqtt_protocol_core::mqtt::packet::{self as wire, GenericPacketTrait as _, v5_0};
 use mqtt_protocol_core::mqtt::result_code::{
-    ConnectReasonCode, DisconnectReasonCode, PubackReasonCode, SubackReasonCode,
-    UnsubackReasonCode,
+    ConnectReasonCode, DisconnectReasonCode, PubackReasonCode, SubackReasonCode, UnsubackReasonCode,
 };
 use mqtt_protocol_core::mqtt::{Connection, Version, role};
 use policy::Action;
@@ -532,7 +531,12 @@ impl Open {
 }
 
 /// §3.2: success, and everything that is not on offer here.
-fn connack(terms: &Terms, keep_alive_s: u16, assigned: Option<&str>, nonce: Nonce) -> v5_0::Connack {
+fn connack(
+    terms: &Terms,
+    keep_alive_s: u16,
+    assigned: Option<&str>,
+    nonce: Nonce,
+) -> v5_0::Connack {
     const WHY: &str = "the value is within the property's domain";
     let mut properties: Vec<wire::Property> = vec![
         wire::SessionExpiryInterval::new(0).expect(WHY).into(),

@@ -21,6 +21,7 @@
 //! missing `windows` is taken as empty: a gateway's memory is short in any case, and *taken* in the store is not.
 
 use crate::admission::{Admission, Claim, Standing};
+use crate::kept::{self, KeptError, version};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::session::Answer;
@@ -31,7 +32,6 @@ use model::cbor::{Malformed, Reason, array_of, array_up_to, at_end, expect};
 use model::envelope::MESSAGE_BYTES_MAX;
 use model::{Counter, DeviceId, Digest, KeyId, Timestamp};
 use std::convert::Infallible;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -64,17 +64,16 @@ impl Default for SpoolConfig {
 
 /// A record's own bytes besides the message: names, digests and numbers at their longest.
 const RECORD_OVERHEAD: usize = 256;
-const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+const WINDOWS: &str = "windows";
+const CURSOR: &str = "cursor";
 const KEYS_MAX: usize = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     #[error("cannot open the spool")]
     Log(#[from] LogError),
-    #[error("cannot {attempt} `{}`", path.display())]
-    File { attempt: &'static str, path: PathBuf, source: io::Error },
-    #[error("`{}` is damaged; move it away to go on without what it says", path.display())]
-    Damaged { path: PathBuf, source: Malformed },
+    #[error(transparent)]
+    Kept(#[from] KeptError),
     #[error("record {offset} of the spool cannot be read")]
     BadRecord { offset: Offset, source: Malformed },
     #[error("`{}` points at record {found}, and the spool ends at {end}: it is another spool's", path.display())]
@@ -160,8 +159,7 @@ pub struct Spool(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     disk: SharedDisk,
-    windows_path: PathBuf,
-    cursor_path: PathBuf,
+    dir: PathBuf,
     config: SpoolConfig,
     metrics: Metrics,
     writer: Writer,
@@ -172,8 +170,29 @@ struct Inner {
     low: AtomicBool,
     /// Somebody found no room: trim at the next occasion.
     pressed: AtomicBool,
-    cursor: AtomicU64,
+    shown: Shown,
     durable: Mutex<Durable>,
+}
+
+/// What is shown of the spool, and what that takes.
+#[derive(Clone, Debug)]
+struct Shown {
+    writer: Writer,
+    reader: LogReader,
+    metrics: Metrics,
+    cursor: Arc<AtomicU64>,
+}
+
+impl Shown {
+    fn cursor(&self) -> Offset {
+        Offset(self.cursor.load(Ordering::Acquire))
+    }
+
+    fn update(&self) {
+        let waiting = self.reader.end().0.saturating_sub(self.cursor().0);
+        self.metrics.spool_records.set(waiting as i64);
+        self.metrics.spool_bytes.set(self.writer.bytes() as i64);
+    }
 }
 
 /// The admission, and how far it was folded from the log.
@@ -229,9 +248,7 @@ impl Spool {
         };
         let log = Log::open(disk.clone(), &dir.join("spool"), log_config)?;
         let reader = log.reader();
-        let (windows_path, cursor_path) = (dir.join("windows"), dir.join("cursor"));
-        let found =
-            recover(&*disk, &reader, &windows_path, &cursor_path, config.remember, &metrics)?;
+        let found = recover(&*disk, &reader, dir, config.remember, &metrics)?;
         let writer = Writer::start(log, "gateway-spool", config.queue_max);
         // What was written and is not settled yet: what may be queued, and as much that was just committed.
         let (commits, queue) = mpsc::channel(config.queue_max * 2);
@@ -239,11 +256,17 @@ impl Spool {
         let since_trim = if found.cursor > reader.first() { u64::MAX / 2 } else { 0 };
         let ledger = Ledger { admission: found.admission, folded_to: found.folded_to };
         let ledger = Arc::new(Mutex::new(ledger));
-        tokio::spawn(settle(ledger.clone(), metrics.clone(), queue));
-        let spool = Self(Arc::new(Inner {
+        let shown = Shown {
+            writer: writer.clone(),
+            reader: reader.clone(),
+            metrics: metrics.clone(),
+            cursor: Arc::new(AtomicU64::new(found.cursor.0)),
+        };
+        shown.update();
+        tokio::spawn(settle(ledger.clone(), shown.clone(), queue));
+        Ok(Self(Arc::new(Inner {
             disk,
-            windows_path,
-            cursor_path,
+            dir: dir.to_owned(),
             config,
             metrics,
             writer,
@@ -252,11 +275,9 @@ impl Spool {
             commits,
             low: AtomicBool::new(false),
             pressed: AtomicBool::new(false),
-            cursor: AtomicU64::new(found.cursor.0),
+            shown,
             durable: Mutex::new(Durable { cursor: found.cursor, since_trim }),
-        }));
-        spool.show();
-        Ok(spool)
+        })))
     }
 
     /// Offers a message that was believed. `Some`: the answer, at once. `None`: it comes to the waiter, once the disk has
@@ -329,9 +350,9 @@ impl Spool {
 
     /// Everything below was answered for: it need not be handed up again.
     pub fn answered_below(&self, next: Offset, bytes: u64) {
-        self.0.cursor.fetch_max(next.0, Ordering::AcqRel);
+        self.0.shown.cursor.fetch_max(next.0, Ordering::AcqRel);
         self.0.durable().since_trim += bytes;
-        self.show();
+        self.0.shown.update();
     }
 
     /// Makes the cursor durable, and gives up segments when that is worth a checkpoint. Blocks on the disk.
@@ -340,7 +361,7 @@ impl Spool {
         let mut durable = inner.durable();
         let cursor = self.cursor();
         if cursor > durable.cursor {
-            replace(&*inner.disk, &inner.cursor_path, &encode_cursor(cursor))?;
+            kept::replace(&*inner.disk, &inner.dir.join(CURSOR), &encode_cursor(cursor))?;
             durable.cursor = cursor;
         }
         let segment = inner.config.segment_bytes.min(inner.config.bytes_max / 4);
@@ -350,8 +371,13 @@ impl Spool {
             inner.writer.trim(durable.cursor.min(folded_to));
             durable.since_trim = 0;
         }
-        self.show();
+        self.0.shown.update();
         Ok(())
+    }
+
+    /// Whether the cursor on the disk is the one in memory.
+    pub fn is_kept(&self) -> bool {
+        self.0.durable().cursor == self.cursor()
     }
 
     /// Writes down the windows. Returns up to where the log is folded in them.
@@ -361,7 +387,7 @@ impl Spool {
             let ledger = inner.ledger();
             (encode_windows(&ledger.admission, ledger.folded_to), ledger.folded_to)
         };
-        replace(&*inner.disk, &inner.windows_path, &bytes)?;
+        kept::replace(&*inner.disk, &inner.dir.join(WINDOWS), &bytes)?;
         inner.metrics.checkpoints.inc();
         Ok(folded_to)
     }
@@ -381,7 +407,7 @@ impl Spool {
 
     /// The next record to hand up.
     pub fn cursor(&self) -> Offset {
-        Offset(self.0.cursor.load(Ordering::Acquire))
+        self.0.shown.cursor()
     }
 
     /// The end of what is durable.
@@ -415,12 +441,6 @@ impl Spool {
         });
         kept.await.expect("keeping does not panic")
     }
-
-    fn show(&self) {
-        let waiting = self.end().0.saturating_sub(self.cursor().0);
-        self.0.metrics.spool_records.set(waiting as i64);
-        self.0.metrics.spool_bytes.set(self.0.writer.bytes() as i64);
-    }
 }
 
 impl Inner {
@@ -438,7 +458,8 @@ fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
 }
 
 /// Hears of each record, in the order of the log, moves its window and answers whoever waits.
-async fn settle(ledger: Arc<Mutex<Ledger>>, metrics: Metrics, mut queue: mpsc::Receiver<Step>) {
+async fn settle(ledger: Arc<Mutex<Ledger>>, shown: Shown, mut queue: mpsc::Receiver<Step>) {
+    let metrics = &shown.metrics;
     while let Some(step) = queue.recv().await {
         let mut commit = match step {
             Step::Commit(commit) => commit,
@@ -454,7 +475,8 @@ async fn settle(ledger: Arc<Mutex<Ledger>>, metrics: Metrics, mut queue: mpsc::R
                 let waiting = ledger.admission.durable(&commit.claim);
                 ledger.folded_to = offset.next();
                 metrics.window_keys.set(ledger.admission.windows().len() as i64);
-                count(&metrics, &commit);
+                count(metrics, &commit);
+                shown.update();
                 (waiting, Answer::Accepted)
             }
             Ok(Err(error)) if error.is_for_want_of_room() => {
@@ -486,20 +508,17 @@ fn count(metrics: &Metrics, commit: &Commit) {
 fn recover(
     disk: &dyn disk::Disk,
     log: &LogReader,
-    windows_path: &Path,
-    cursor_path: &Path,
+    dir: &Path,
     remember: usize,
     metrics: &Metrics,
 ) -> Result<Found, SpoolError> {
+    let (windows_path, cursor_path) = (&dir.join(WINDOWS), &dir.join(CURSOR));
     let (first, end) = (log.first(), log.end());
     // A killed process may have left names that are not durable: what they say must be before it is built upon.
-    if let Some(dir) = cursor_path.parent() {
-        let error = |source| SpoolError::File { attempt: "sync", path: dir.to_owned(), source };
-        disk.sync_dir(dir).map_err(error)?;
-    }
-    let cursor = read(disk, cursor_path, decode_cursor)?.unwrap_or(first);
-    let windows = read(disk, windows_path, decode_windows)?;
-    let kept = windows.is_some();
+    kept::settle(disk, dir)?;
+    let cursor = kept::read(disk, cursor_path, decode_cursor)?.unwrap_or(first);
+    let windows = kept::read(disk, windows_path, decode_windows)?;
+    let was_kept = windows.is_some();
     let (folded_to, windows) = windows.unwrap_or_default();
     for (path, found) in [(cursor_path, cursor), (windows_path, folded_to)] {
         if found > end {
@@ -508,7 +527,7 @@ fn recover(
     }
     if folded_to < first {
         // Somebody moved the file away, or put an old one there: nothing is trimmed before it was folded.
-        if kept {
+        if was_kept {
             metrics.violated("REPLAY-1");
         }
         tracing::warn!(path = %windows_path.display(), %folded_to, %first, "windows do not reach the log");
@@ -531,30 +550,8 @@ fn recover(
     Ok(found)
 }
 
-fn read<T>(
-    disk: &dyn disk::Disk,
-    path: &Path,
-    decode: impl FnOnce(&[u8]) -> Result<T, Malformed>,
-) -> Result<Option<T>, SpoolError> {
-    let error = |source| SpoolError::File { attempt: "read", path: path.to_owned(), source };
-    if !disk.exists(path).map_err(error)? {
-        return Ok(None);
-    }
-    let bytes = disk.read(path, FILE_BYTES_MAX).map_err(error)?;
-    let damaged = |source| SpoolError::Damaged { path: path.to_owned(), source };
-    unsealed(&bytes).and_then(decode).map(Some).map_err(damaged)
-}
-
-fn replace(disk: &dyn disk::Disk, path: &Path, bytes: &[u8]) -> Result<(), SpoolError> {
-    disk::replace(disk, path, bytes).map_err(|source| SpoolError::File {
-        attempt: "replace",
-        path: path.to_owned(),
-        source,
-    })
-}
-
 fn encode_cursor(cursor: Offset) -> Vec<u8> {
-    sealed(|e| e.array(2)?.u8(1)?.u64(cursor.0).map(drop))
+    kept::seal(|e| e.array(2)?.u8(1)?.u64(cursor.0).map(drop))
 }
 
 fn decode_cursor(bytes: &[u8]) -> Result<Offset, Malformed> {
@@ -569,7 +566,7 @@ fn decode_cursor(bytes: &[u8]) -> Result<Offset, Malformed> {
 fn encode_windows<W>(admission: &Admission<W>, folded_to: Offset) -> Vec<u8> {
     let mut windows: Vec<(&KeyId, &Window)> = admission.windows().iter().collect();
     windows.sort_by_key(|(key, _)| **key);
-    sealed(|e| {
+    kept::seal(|e| {
         e.array(3)?.u8(1)?.u64(folded_to.0)?.array(windows.len() as u64)?;
         for (key, window) in windows {
             e.array(2)?.bytes(key.as_bytes())?.bytes(&window.encode())?;
@@ -592,32 +589,6 @@ fn decode_windows(bytes: &[u8]) -> Result<(Offset, Vec<(KeyId, Window)>), Malfor
     }
     at_end(&d)?;
     Ok((folded_to, windows))
-}
-
-type Written = Result<(), minicbor::encode::Error<Infallible>>;
-
-fn sealed(write: impl FnOnce(&mut Encoder<Vec<u8>>) -> Written) -> Vec<u8> {
-    let mut e = Encoder::new(Vec::new());
-    write(&mut e).expect("writing to a Vec cannot fail");
-    let mut bytes = e.into_writer();
-    let digest = trust::digest(&bytes);
-    bytes.extend_from_slice(digest.as_bytes());
-    bytes
-}
-
-fn unsealed(bytes: &[u8]) -> Result<&[u8], Malformed> {
-    const EXPECTED: &str = "its bytes, and their SHA-256 behind them";
-    let damaged = Malformed::new(Reason::OutOfDomain, EXPECTED);
-    let at = bytes.len().checked_sub(32).ok_or(damaged.clone())?;
-    let (content, digest) = bytes.split_at(at);
-    if trust::digest(content).as_bytes() == digest { Ok(content) } else { Err(damaged) }
-}
-
-fn version(d: &mut Decoder<'_>) -> Result<(), Malformed> {
-    match expect(d.u8(), "format version 1")? {
-        1 => Ok(()),
-        _ => Err(Malformed::new(Reason::UnknownKind, "format version 1")),
-    }
 }
 
 fn key(d: &mut Decoder<'_>) -> Result<KeyId, Malformed> {

@@ -148,7 +148,8 @@ fn both_algorithms_and_both_kinds_of_a_device_are_believed() {
     loss.header.kind = Kind::LossNotice;
     assert!(loss.judged().is_ok());
     let mut p256 = good();
-    (p256.signer, p256.algorithm, p256.header.algorithm) = (2, Algorithm::Esp256, Algorithm::Esp256);
+    (p256.signer, p256.algorithm, p256.header.algorithm) =
+        (2, Algorithm::Esp256, Algorithm::Esp256);
     p256.header.key = secret(2, Algorithm::Esp256).public().id();
     assert!(p256.judged().is_ok());
 }

@@ -46,7 +46,9 @@ impl C {
             name: b"MQTT",
             version: 5,
             flags: 0b10,
-            properties: vec![0x11, 0, 0, 0, 60, 0x21, 0, 10, 0x27, 0, 1, 0, 0, 0x26, 0, 1, b'k', 0, 1, b'v'],
+            properties: vec![
+                0x11, 0, 0, 0, 60, 0x21, 0, 10, 0x27, 0, 1, 0, 0, 0x26, 0, 1, b'k', 0, 1, b'v',
+            ],
             client_id: b"pump-1".to_vec(),
             tail: vec![],
             first: 0x10,
@@ -151,12 +153,8 @@ fn a_connect_within_the_terms_is_read() {
 #[test]
 fn a_publish_and_a_subscribe_within_the_terms_are_read() {
     let bytes = P::good().bytes();
-    let publish = Publish {
-        topic: "plimsoll/1/pump-1/up",
-        packet_id: 7,
-        dup: false,
-        payload: b"sealed",
-    };
+    let publish =
+        Publish { topic: "plimsoll/1/pump-1/up", packet_id: 7, dup: false, payload: b"sealed" };
     assert_eq!(read(&bytes, Phase::Connected), Ok(Packet::Publish(publish.clone())));
     let again = P { first: 0x3a, ..P::good() }.bytes();
     let dup = Publish { dup: true, ..publish };

@@ -350,7 +350,8 @@ fn only_the_devices_own_orders_can_be_subscribed() {
     let effects = session.on(Event::Bytes(&subscribe(2, "plimsoll/1/pump-2/down", 0)), S);
     assert_eq!(suback(&effects), [0x90, 4, 0, 2, 0, 0x87]);
     assert_eq!(refusals(&effects), [Refusal::PolicySubscribe]);
-    let unsubscribe = |id: u8, filter: &str| packet(0xa2, &[&[0, id, 0][..], &text(filter)].concat());
+    let unsubscribe =
+        |id: u8, filter: &str| packet(0xa2, &[&[0, id, 0][..], &text(filter)].concat());
     let effects = session.on(Event::Bytes(&unsubscribe(3, DOWN)), S);
     assert_eq!(suback(&effects), [0xb0, 4, 0, 3, 0, 0]);
     let effects = session.on(Event::Bytes(&unsubscribe(4, DOWN)), S);
@@ -447,7 +448,8 @@ fn a_client_that_says_goodbye_is_let_go() {
 fn every_refusal_that_ends_a_connection_can_be_said() {
     for refusal in Refusal::ALL.iter().filter(|r| r.ends() == Ends::Connection) {
         let code = refusal.code();
-        let said_in_connack = matches!(code, 0x84 | 0x87 | 0x8c) || ConnectReasonCode::try_from(code).is_ok();
+        let said_in_connack =
+            matches!(code, 0x84 | 0x87 | 0x8c) || ConnectReasonCode::try_from(code).is_ok();
         let said_in_disconnect = DisconnectReasonCode::try_from(code).is_ok();
         assert!(said_in_connack || said_in_disconnect, "{refusal}");
     }

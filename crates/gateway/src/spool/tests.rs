@@ -40,7 +40,7 @@ fn open(disk: &SimDisk) -> Result<Spool, SpoolError> {
 fn open_with(disk: &SimDisk, config: SpoolConfig) -> Result<Spool, SpoolError> {
     let dir = Path::new("/gw");
     let made = disk.create_dir_all(dir);
-    made.map_err(|source| SpoolError::File { attempt: "create", path: dir.into(), source })?;
+    made.map_err(|source| KeptError::File { attempt: "create", path: dir.into(), source })?;
     Spool::open(disk.shared(), dir, config, Metrics::new())
 }
 
@@ -269,13 +269,13 @@ fn what_was_acknowledged_survives_a_cut_at_any_write() {
             }
         });
     };
-    Cuts::over(0..4).recovering(&recover).run(workload, check).holds("spool and windows");
+    Cuts::over(0..2).recovering(&recover).run(workload, check).holds("spool and windows");
 }
 
 /// A disk that lies about its syncs must be found out, or the test above proves nothing.
 #[test]
 fn a_disk_that_lies_is_found_out() {
-    let report = Cuts::over(0..4).on(SyncMode::Lies).run(workload, check);
+    let report = Cuts::over(0..2).on(SyncMode::Lies).run(workload, check);
     assert!(!report.broken.is_empty(), "a lying disk kept every promise");
     println!("a lying disk broke {} of {} runs", report.broken.len(), report.runs);
 }
@@ -304,7 +304,7 @@ fn files_that_are_damaged_or_another_spools_stop_the_start_with_their_names() {
             disk::replace(d, Path::new("/gw/cursor"), b"").unwrap();
         }),
         ("a version that is not known", "`/gw/cursor` is damaged", |d| {
-            let bytes = sealed(|e| e.array(2)?.u8(2)?.u64(0).map(drop));
+            let bytes = kept::seal(|e| e.array(2)?.u8(2)?.u64(0).map(drop));
             disk::replace(d, Path::new("/gw/cursor"), &bytes).unwrap();
         }),
         ("a cursor beyond the end", "another spool's", |d| {
@@ -325,7 +325,11 @@ fn files_that_are_damaged_or_another_spools_stop_the_start_with_their_names() {
     run(async {
         let spool = open(&disk).unwrap();
         let last = claim(MESSAGES - 1, MESSAGES as u8 - 1);
-        assert_eq!(standing(&spool, &last), Standing::Durable, "folded from what the log still has");
+        assert_eq!(
+            standing(&spool, &last),
+            Standing::Durable,
+            "folded from what the log still has"
+        );
     });
 }
 
@@ -351,11 +355,11 @@ fn the_files_of_version_1_are_read_for_ever() {
     assert_eq!(Record::decode(&small.encode()), Ok(small));
     let cursor = encode_cursor(Offset(258));
     assert_eq!(hex(&cursor[..cursor.len() - 32]), "8201190102");
-    assert_eq!(unsealed(&cursor).and_then(decode_cursor), Ok(Offset(258)));
+    assert_eq!(kept::open(&cursor).and_then(decode_cursor), Ok(Offset(258)));
     let mut admission: Admission<()> = Admission::new(4);
     admission.fold(KEY, Counter { epoch: 1, sequence: 5 }, Digest([0xee; 32]));
     let windows = encode_windows(&admission, Offset(6));
-    let (folded_to, found) = unsealed(&windows).and_then(decode_windows).unwrap();
+    let (folded_to, found) = kept::open(&windows).and_then(decode_windows).unwrap();
     assert_eq!((folded_to, found.len()), (Offset(6), 1));
     assert_eq!(found[0], (KEY, admission.windows()[&KEY].clone()));
     assert!(hex(&windows).starts_with("8301068182582003"), "{}", hex(&windows));

@@ -1,0 +1,340 @@
+//! The two calls to the control plane: handing up the spool, and asking for newer bundles. Does IO, decides nothing:
+//! [`crate::uplink`] and [`crate::bundle`] do.
+//!
+//! Only this layer tries again: jittered exponential back-off up to `retry_max`, Retry-After honoured, for ever. What
+//! piles up meanwhile is bounded by the spool.
+
+use crate::bundle::{BundleError, Keeper, View};
+use crate::error::told;
+use crate::identity::random;
+use crate::limits::Backoff;
+use crate::metrics::Metrics;
+use crate::sealer::Sealer;
+use crate::spool::{Spool, SpoolError};
+use crate::uplink::{self, Outcome, Reply};
+use api::path;
+use arc_swap::ArcSwap;
+use bus::Offset;
+use model::Timestamp;
+use model::uplink::Verdict;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use rustls::ClientConfig;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A batch of 1 MiB over 512 kbit/s takes 16 s; its fsync and answer well under one.
+const UPLINK_TIMEOUT: Duration = Duration::from_secs(60);
+/// On top of what a question for a bundle may wait at control: 32 MiB over 8 Mbit/s.
+const BUNDLE_TIMEOUT: Duration = Duration::from_secs(40);
+/// For how long an answer is still waited for at the end.
+const STOP_GRACE: Duration = Duration::from_secs(3);
+/// How often the cursor is made durable while records are handed up. What is handed up twice is known there.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// An HTTP client under the gateway's TLS identity.
+pub(crate) struct Link {
+    base_url: String,
+    http: ArcSwap<reqwest::Client>,
+}
+
+impl Link {
+    pub fn new(base_url: &str, tls: &ClientConfig) -> Result<Self, reqwest::Error> {
+        let base_url = base_url.trim_end_matches('/').to_owned();
+        Ok(Self { base_url, http: ArcSwap::from_pointee(client(tls)?) })
+    }
+
+    /// Goes on under a renewed certificate.
+    pub fn renew(&self, tls: &ClientConfig) -> Result<(), reqwest::Error> {
+        self.http.store(Arc::new(client(tls)?));
+        Ok(())
+    }
+
+    async fn hand_up(&self, body: Vec<u8>) -> Reply {
+        let request = self
+            .http
+            .load()
+            .post(format!("{}{}", self.base_url, path::GATEWAY_UPLINK))
+            .header(CONTENT_TYPE, "application/cose")
+            .header(CONTENT_ENCODING, "zstd")
+            .timeout(UPLINK_TIMEOUT)
+            .body(body);
+        answer(request, uplink::REPLY_BYTES_MAX).await
+    }
+
+    async fn bundle(&self, after: u64, wait: Duration) -> Reply {
+        let query = format!("after={after}&wait_s={}", wait.as_secs());
+        let request = self
+            .http
+            .load()
+            .get(format!("{}{}?{query}", self.base_url, path::GATEWAY_BUNDLE))
+            .timeout(wait + BUNDLE_TIMEOUT);
+        answer(request, crate::bundle::BUNDLE_BYTES_MAX).await
+    }
+}
+
+fn client(tls: &ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.clone())
+        .https_only(true)
+        .http1_only()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_max_idle_per_host(2)
+        .build()
+}
+
+/// Reads an answer up to a bound.
+async fn answer(request: reqwest::RequestBuilder, bytes_max: usize) -> Reply {
+    let none = |error: reqwest::Error| Reply::None(told(&error.without_url()));
+    let mut response = match request.send().await {
+        Ok(response) => response,
+        Err(error) => return none(error),
+    };
+    let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let seconds = header.and_then(|text| text.trim().parse().ok());
+    let retry_after = seconds.map(Duration::from_secs);
+    let status = response.status().as_u16();
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > bytes_max => {
+                return Reply::None(format!("an answer of more than {bytes_max} bytes"));
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Reply::Http { status, retry_after, body },
+            Err(error) => return none(error),
+        }
+    }
+}
+
+/// Everything that handing up needs.
+pub(crate) struct Uplink {
+    pub link: Arc<Link>,
+    pub spool: Spool,
+    pub views: watch::Receiver<Option<Arc<View>>>,
+    pub sealer: Arc<Mutex<Sealer>>,
+    pub metrics: Metrics,
+    pub retry_max: Duration,
+    pub began: Instant,
+}
+
+/// A batch, ready to be sent.
+struct Sealed {
+    body: Vec<u8>,
+    records: usize,
+    next: Offset,
+    bytes: u64,
+}
+
+impl Uplink {
+    /// Hands up the spool until told to stop. An error is the disk's: the process must stop.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), SpoolError> {
+        let mut end = self.spool.durable_end();
+        let mut backoff = Backoff::new(self.retry_max);
+        let mut keep_at = tokio::time::Instant::now() + KEEP_EVERY;
+        while !*stop.borrow() {
+            if tokio::time::Instant::now() >= keep_at {
+                let spool = self.spool.clone();
+                blocking(move || spool.keep()).await?;
+                keep_at = tokio::time::Instant::now() + KEEP_EVERY;
+            }
+            let cursor = self.spool.cursor();
+            if cursor >= self.spool.end() {
+                self.metrics.spool_oldest_seconds.set(0);
+                let unkept = !self.spool.is_kept();
+                tokio::select! {
+                    _ = end.wait_for(|end| *end > cursor) => {}
+                    () = tokio::time::sleep_until(keep_at), if unkept => continue,
+                    _ = stop.wait_for(|stop| *stop) => continue,
+                }
+            }
+            let Some(sealed) = self.sealed().await? else { continue };
+            let Some(verdicts) = self.answered(&sealed, &mut backoff, &mut stop).await else {
+                continue;
+            };
+            backoff.reset();
+            self.metrics.uplink_batches.inc();
+            self.count(&verdicts);
+            self.spool.answered_below(sealed.next, sealed.bytes);
+        }
+        Ok(())
+    }
+
+    /// Sends one batch until it is answered. `None`: told to stop, or the batch is to be made anew.
+    async fn answered(
+        &self,
+        sealed: &Sealed,
+        backoff: &mut Backoff,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Option<Vec<Verdict>> {
+        loop {
+            let reply = tokio::select! {
+                reply = self.link.hand_up(sealed.body.clone()) => reply,
+                () = told_to_stop(stop) => return None,
+            };
+            let (asked, again) = match uplink::judge(&reply, sealed.records) {
+                Outcome::Verdicts(verdicts) => return Some(verdicts),
+                Outcome::Again { retry_after, why } => {
+                    self.metrics.uplink_retries.inc();
+                    tracing::warn!(why, records = sealed.records, "batch not handed up yet");
+                    (retry_after, true)
+                }
+                Outcome::Refused { status, why } => {
+                    self.metrics.uplink_refused.inc();
+                    tracing::error!(
+                        status,
+                        why,
+                        records = sealed.records,
+                        "batch refused as a whole"
+                    );
+                    (None, false)
+                }
+                Outcome::Unfit(why) => {
+                    self.metrics.uplink_bad_replies.inc();
+                    tracing::error!(why, records = sealed.records, "answer does not fit the batch");
+                    (None, false)
+                }
+            };
+            let wait = backoff.wait(random(), asked);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = stop.wait_for(|stop| *stop) => return None,
+            }
+            // A key or a zone may have changed since it was sealed: a refused batch is made anew.
+            if !again {
+                return None;
+            }
+        }
+    }
+
+    /// The next batch. `None`: there is no bundle to say what zone this is.
+    async fn sealed(&self) -> Result<Option<Sealed>, SpoolError> {
+        let Some(view) = self.views.borrow().clone() else { return Ok(None) };
+        let (spool, sealer, metrics) =
+            (self.spool.clone(), self.sealer.clone(), self.metrics.clone());
+        let uptime_ms = self.began.elapsed().as_millis() as u64;
+        blocking(move || {
+            let records = spool.next(uplink::RECORDS_MAX, uplink::BYTES_MAX)?;
+            let Some(batch) = uplink::batch(&view, records) else { return Ok(None) };
+            let now = now();
+            if let Some(oldest) = batch.payload.records.first() {
+                let age_us = now.as_us().saturating_sub(oldest.received_at.as_us());
+                metrics.spool_oldest_seconds.set(age_us / 1_000_000);
+            }
+            let message = sealer
+                .lock()
+                .expect("sealing does not panic")
+                .seal(&batch.payload.encode(), now, uptime_ms)
+                .expect("a key in memory signs");
+            // Level 1: messages are signed and mostly numbers; a higher level costs time and finds little more.
+            let body = zstd::bulk::compress(&message, 1).expect("memory is all that it needs");
+            let records = batch.payload.records.len();
+            Ok(Some(Sealed { body, records, next: batch.next, bytes: batch.bytes }))
+        })
+        .await
+    }
+
+    fn count(&self, verdicts: &[Verdict]) {
+        for verdict in verdicts {
+            self.metrics.verdict(*verdict);
+            if let Verdict::Quarantined(reason) = verdict {
+                tracing::warn!(reason = reason.as_str(), "record put in quarantine by control");
+            }
+        }
+    }
+}
+
+/// Resolves a while after the word to stop: an answer that is on its way is still heard, so that its batch is not handed
+/// up again.
+async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+    tokio::time::sleep(STOP_GRACE).await;
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("work on the disk does not panic")
+}
+
+/// Asks for newer bundles until told to stop. An error is the disk's: the process must stop.
+pub(crate) async fn follow_bundles(
+    link: Arc<Link>,
+    keeper: Arc<Keeper>,
+    metrics: Metrics,
+    wait: Duration,
+    retry_max: Duration,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), BundleError> {
+    let mut backoff = Backoff::new(retry_max);
+    loop {
+        let asked = tokio::select! {
+            asked = ask_for_bundle(&link, &keeper, &metrics, wait) => asked?,
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        };
+        let Some(retry_after) = asked else {
+            backoff.reset();
+            continue;
+        };
+        let pause = backoff.wait(random(), retry_after);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        }
+    }
+}
+
+/// Asks once. `Ok(None)`: there was an answer, ask again at once. `Ok(Some)`: ask again later, and not before that.
+pub(crate) async fn ask_for_bundle(
+    link: &Link,
+    keeper: &Arc<Keeper>,
+    metrics: &Metrics,
+    wait: Duration,
+) -> Result<Option<Option<Duration>>, BundleError> {
+    let after = keeper.newest().map_or(0, |view| view.generation);
+    let failed = |retry_after, why: String| {
+        metrics.bundle_polls_failed.inc();
+        tracing::warn!(why, generation = after, "no newer bundle could be asked for");
+        Ok(Some(retry_after))
+    };
+    let body = match link.bundle(after, wait).await {
+        Reply::Http { status: 204, .. } => return Ok(None),
+        Reply::Http { status: 200, body, .. } => body,
+        Reply::Http { status, retry_after, body } => {
+            let text = String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
+            return failed(retry_after, format!("status {status}: {text}"));
+        }
+        Reply::None(why) => return failed(None, why),
+    };
+    let taker = keeper.clone();
+    match blocking(move || taker.accept(&body)).await {
+        Ok(view) => {
+            tracing::info!(
+                generation = view.generation, zone = %view.zone, devices = view.devices(),
+                unreadable = view.unreadable, "bundle taken"
+            );
+            Ok(None)
+        }
+        Err(error) => {
+            metrics.refuse_bundle(&error);
+            tracing::error!(error = %told(&error), reason = error.as_str(), "bundle refused");
+            // A disk without room may have some later; after a failed sync nobody knows what is on it.
+            match &error {
+                BundleError::Keep { source, .. } if !is_full(source) => Err(error),
+                _ => Ok(Some(None)),
+            }
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// This gateway's wall clock: a label. A clock before 1970 is taken as 1970.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}

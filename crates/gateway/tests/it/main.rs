@@ -1,0 +1,10 @@
+//! The gateway over real sockets and TLS. Control is a double that keeps its contract (`site.rs`); the device is a
+//! client written from the standard (`client.rs`), and Mosquitto's own.
+
+mod admission;
+mod client;
+mod foreign;
+mod life;
+mod sessions;
+mod site;
+mod uplink;

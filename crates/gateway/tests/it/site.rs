@@ -1,0 +1,398 @@
+//! A site in memory: its authorities, a control plane that speaks EST, bundles and uplink, and devices' keys.
+
+use api::{Bundle, BundleDevice, BundleKey, Standing};
+use disk::{SharedDisk, SimDisk};
+use gateway::{Config, Gateway};
+use keys::ca::{Authority, Profile};
+use keys::tls::{Alpn, ClientAuth};
+use keys::{Leaf, NotAfter, Role, UnixTime, csr, est, identity, pkcs7};
+use model::envelope::{Algorithm, MESSAGE_BYTES_MAX, WallClock};
+use model::uplink::{self, Verdict, encode_reply};
+use model::{Counter, DeviceId, Header, Heard, Kind, Nonce, Timestamp};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use trust::cose::{self, PublicKey, SecretKey, Signer as _};
+
+pub const SITE: &str = "site";
+pub const GATEWAY: &str = "gw-1";
+
+/// No test waits longer for anything.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+fn days(n: i64) -> UnixTime {
+    let seconds = UnixTime::now().as_secs().checked_add_signed(n * 86_400).unwrap();
+    UnixTime::since_unix_epoch(Duration::from_secs(seconds))
+}
+
+pub fn authority(name: &str) -> Authority {
+    let disk = SimDisk::new(7);
+    let (key, cert) = (Path::new("/ca.key"), Path::new("/ca.pem"));
+    Authority::load_or_create(&disk, key, cert, name, days(-30)).unwrap()
+}
+
+pub fn secret(algorithm: Algorithm) -> SecretKey {
+    keys::file::draw(algorithm).unwrap()
+}
+
+pub fn issue(by: &Authority, key: &SecretKey, profile: &Profile, until_days: i64) -> Vec<u8> {
+    let spki = key.public().to_spki_der();
+    by.issue(&spki, profile, days(-20), NotAfter::At(days(until_days))).unwrap()
+}
+
+/// A device: its TLS key, its sealing key, its counter.
+pub struct Device {
+    pub id: DeviceId,
+    pub tls: SecretKey,
+    pub chain: Vec<Vec<u8>>,
+    pub seal: SecretKey,
+}
+
+impl Device {
+    pub fn new(site: &Authority, id: &str) -> Self {
+        let id = DeviceId::new(id).unwrap();
+        let tls = secret(Algorithm::Esp256);
+        let profile = Profile::DeviceTls { device: id.clone(), site: SITE.into() };
+        let chain = vec![issue(site, &tls, &profile, 30)];
+        Self { id, tls, chain, seal: secret(Algorithm::Ed25519) }
+    }
+
+    pub fn entry(&self) -> BundleDevice {
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let leaf = Leaf::parse(&self.chain[0]).unwrap();
+        let public = self.seal.public();
+        BundleDevice {
+            id: self.id.to_string(),
+            zone: "hall".into(),
+            standing: Standing::Enrolled,
+            tls_keys: vec![leaf.spki_sha256.to_string()],
+            seal_keys: vec![BundleKey {
+                id: public.id().to_string(),
+                spki: hex(&public.to_spki_der()),
+            }],
+        }
+    }
+
+    pub fn topic(&self) -> String {
+        format!("plimsoll/1/{}/up", self.id)
+    }
+
+    pub fn header(&self, epoch: u32, sequence: u64, nonce: Option<Nonce>) -> Header {
+        Header {
+            algorithm: self.seal.public().algorithm(),
+            kind: Kind::Readings,
+            key: self.seal.public().id(),
+            counter: Counter { epoch, sequence },
+            uptime_ms: 1,
+            // A device whose battery is flat: clocks decide nothing.
+            wall: Some(WallClock { time: Timestamp(0), uncertainty_ms: u32::MAX }),
+            heard: nonce.map(|nonce| Heard { nonce, lease: 0 }),
+            prior: None,
+        }
+    }
+
+    pub fn message(&self, epoch: u32, sequence: u64, nonce: Option<Nonce>) -> Vec<u8> {
+        let payload = [0x81, 0xa2, 0x00, 0x61, b'a', 0x02, 0x01];
+        cose::seal(&self.header(epoch, sequence, nonce), &payload, &self.seal).unwrap()
+    }
+}
+
+/// What control does with the next calls.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Mood {
+    #[default]
+    Takes,
+    /// Hangs up on the uplink.
+    Away,
+    /// Answers the uplink with this status.
+    Says(u16),
+    /// Takes everything and answers for one record less.
+    Miscounts,
+    /// Answers each record with this.
+    Judges(Verdict),
+}
+
+/// One record that control has taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub device: String,
+    pub sequence: u64,
+    pub fresh: bool,
+    pub bundle: u64,
+    pub received_at: Timestamp,
+}
+
+#[derive(Default)]
+struct State {
+    mood: Mood,
+    bundle: Option<Vec<u8>>,
+    seal_keys: HashMap<model::KeyId, PublicKey>,
+    /// Counters of batches under the gateway's keys, in order of arrival.
+    batches: Vec<(model::KeyId, Counter)>,
+    uplink_calls: u64,
+}
+
+pub struct Site {
+    pub ca: Authority,
+    pub maker: Authority,
+    state: Mutex<State>,
+    taken: watch::Sender<Vec<Taken>>,
+    generation: watch::Sender<u64>,
+    calls: watch::Sender<u64>,
+    pub control: SocketAddr,
+}
+
+impl Site {
+    pub async fn start() -> Arc<Self> {
+        let (ca, maker) = (authority("site"), authority("maker"));
+        let key = secret(Algorithm::Esp256);
+        let chain = vec![issue(&ca, &key, &Profile::Control { site: SITE.into() }, 30)];
+        let anchors = vec![ca.certificate_der().to_vec(), maker.certificate_der().to_vec()];
+        let tls = keys::tls::server(&chain, &key, &anchors, ClientAuth::Required, Alpn::Http11);
+        let acceptor = TlsAcceptor::from(tls.unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let site = Arc::new(Self {
+            ca,
+            maker,
+            state: Mutex::default(),
+            taken: watch::channel(Vec::new()).0,
+            generation: watch::channel(0).0,
+            calls: watch::channel(0).0,
+            control: listener.local_addr().unwrap(),
+        });
+        let serving = site.clone();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (site, acceptor) = (serving.clone(), acceptor.clone());
+                tokio::spawn(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                    while site.serve(&mut stream).await.is_some() {}
+                });
+            }
+        });
+        site
+    }
+
+    /// A prepared gateway directory: a birth certificate and the site's authority.
+    pub fn prepare(&self, disk: &SharedDisk, dir: &Path) {
+        identity::prepare(disk, dir, GATEWAY).unwrap();
+        let key = keys::file::load(&**disk, &dir.join("idevid.key")).unwrap();
+        let idevid = issue(&self.maker, &key, &Profile::IDevId { serial: GATEWAY.into() }, 30);
+        let anchors = [self.ca.certificate_der().to_vec()];
+        identity::provision(disk, dir, &idevid, &anchors).unwrap();
+    }
+
+    pub fn config(&self) -> Config {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let mut config = Config::new("/gw", any, format!("https://{}", self.control));
+        config.metrics = Some(any);
+        config.disk_reserve_bytes = 0;
+        config.retry_max = Duration::from_millis(400);
+        config.bundle_wait = Duration::from_secs(2);
+        config
+    }
+
+    /// A gateway on a disk of its own, with these devices in its first bundle.
+    pub async fn gateway(self: &Arc<Self>, disk: &SimDisk, devices: &[&Device]) -> Gateway {
+        self.publish(devices.iter().map(|d| d.entry()).collect());
+        let shared = disk.shared();
+        if !shared.exists(Path::new("/gw/idevid.pem")).unwrap() {
+            self.prepare(&shared, Path::new("/gw"));
+        }
+        Gateway::start(self.config(), shared).await.unwrap()
+    }
+
+    /// The next bundle.
+    pub fn publish(&self, devices: Vec<BundleDevice>) -> u64 {
+        let generation = *self.generation.borrow() + 1;
+        self.publish_as(Bundle {
+            format: 1,
+            site: SITE.into(),
+            generation,
+            gateway: GATEWAY.into(),
+            zone: "hall".into(),
+            devices,
+            policies: policy::DEFAULT_POLICIES.into(),
+        });
+        generation
+    }
+
+    /// Whatever control may call the next bundle.
+    pub fn publish_as(&self, bundle: Bundle) {
+        self.state().bundle = Some(serde_json::to_vec(&bundle).unwrap());
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    pub fn set_mood(&self, mood: Mood) {
+        self.state().mood = mood;
+    }
+
+    /// Waits until control has taken so many records.
+    pub async fn has_taken(&self, records: usize) -> Vec<Taken> {
+        let mut taken = self.taken.subscribe();
+        let all = tokio::time::timeout(PATIENCE, taken.wait_for(|all| all.len() >= records));
+        all.await
+            .unwrap_or_else(|_| panic!("{records} records, found {:?}", self.taken.borrow()))
+            .unwrap()
+            .clone()
+    }
+
+    pub fn taken(&self) -> Vec<Taken> {
+        self.taken.borrow().clone()
+    }
+
+    /// Waits until the gateway has tried so many more times to hand something up.
+    pub async fn was_called(&self, more: u64) {
+        let mut calls = self.calls.subscribe();
+        let wanted = *calls.borrow() + more;
+        let called = tokio::time::timeout(PATIENCE, calls.wait_for(|calls| *calls >= wanted));
+        called.await.expect("the gateway tries again").unwrap();
+    }
+
+    pub fn batches(&self) -> Vec<(model::KeyId, Counter)> {
+        self.state().batches.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    async fn serve(&self, stream: &mut TlsStream<TcpStream>) -> Option<()> {
+        let leaf = Leaf::parse(stream.get_ref().1.peer_certificates()?.first()?).ok()?;
+        let (path, body) = request(stream).await?;
+        let (status, retry, body) = if path.starts_with(api::path::EST) {
+            (200, None, self.enrol(&leaf, &path, &body)?)
+        } else if path.starts_with(api::path::GATEWAY_BUNDLE) {
+            assert_eq!(leaf.role.to_string(), format!("gateway {GATEWAY}"));
+            match self.newer(&path).await {
+                Some(bundle) => (200, None, bundle),
+                None => (204, None, Vec::new()),
+            }
+        } else {
+            assert_eq!(path, api::path::GATEWAY_UPLINK);
+            assert_eq!(leaf.role.to_string(), format!("gateway {GATEWAY}"));
+            self.calls.send_modify(|calls| *calls += 1);
+            let mood = self.state().mood.clone();
+            match mood {
+                Mood::Away => return None,
+                Mood::Says(status) => (status, Some(0), b"not now".to_vec()),
+                mood => (200, None, self.take(&body, &mood)),
+            }
+        };
+        let retry = retry.map_or(String::new(), |s| format!("Retry-After: {s}\r\n"));
+        let head = format!("HTTP/1.1 {status} X\r\n{retry}Content-Length: {}\r\n\r\n", body.len());
+        stream.write_all(&[head.as_bytes(), &body].concat()).await.ok()?;
+        stream.flush().await.ok()
+    }
+
+    fn enrol(&self, leaf: &Leaf, path: &str, body: &[u8]) -> Option<Vec<u8>> {
+        let request = csr::read(&est::decode_body(body)?).unwrap();
+        let profile = if path.contains("/seal/") {
+            assert!(matches!(leaf.role, Role::Gateway(_)));
+            self.state().seal_keys.insert(request.public_key.id(), request.public_key.clone());
+            Profile::Seal { name: DeviceId::new(GATEWAY).unwrap(), site: SITE.into() }
+        } else {
+            assert!(matches!(leaf.role, Role::IDevId { .. } | Role::Gateway(_)));
+            let gateway = model::GatewayId::new(GATEWAY).unwrap();
+            Profile::GatewayTls { gateway, site: SITE.into() }
+        };
+        let until = NotAfter::At(days(300));
+        let der = self.ca.issue(&request.spki_der, &profile, days(-1), until).unwrap();
+        Some(est::encode_body(&pkcs7::encode(&[der]).unwrap()).into_bytes())
+    }
+
+    async fn newer(&self, path: &str) -> Option<Vec<u8>> {
+        let number = |name: &str| -> u64 {
+            let query = path.split(['?', '&']).find_map(|part| part.strip_prefix(name));
+            query.and_then(|text| text.strip_prefix('=')).unwrap().parse().unwrap()
+        };
+        let (after, wait) = (number("after"), number("wait_s"));
+        let mut generation = self.generation.subscribe();
+        let newer = generation.wait_for(|generation| *generation > after);
+        tokio::time::timeout(Duration::from_secs(wait), newer).await.ok()?.ok()?;
+        self.state().bundle.clone()
+    }
+
+    fn take(&self, body: &[u8], mood: &Mood) -> Vec<u8> {
+        let message = zstd::bulk::decompress(body, 8 << 20).unwrap();
+        let unverified = cose::open(&message, 8 << 20).unwrap();
+        let header = unverified.header().clone();
+        assert_eq!(header.kind, Kind::UplinkBatch);
+        let mut state = self.state();
+        let verified = unverified.verify(&state.seal_keys[&header.key]).unwrap();
+        let batch = uplink::Batch::decode(verified.payload()).unwrap();
+        assert_eq!((batch.gateway.as_str(), batch.zone.as_str()), (GATEWAY, "hall"));
+        state.batches.push((header.key, header.counter));
+        state.uplink_calls += 1;
+        let verdict = match mood {
+            Mood::Judges(verdict) => *verdict,
+            _ => Verdict::Stored,
+        };
+        let mut verdicts = vec![verdict; batch.records.len()];
+        if *mood == Mood::Miscounts {
+            verdicts.pop();
+            return encode_reply(&verdicts);
+        }
+        self.taken.send_modify(|taken| {
+            taken.extend(batch.records.iter().map(|record| {
+                let header = cose::open(&record.message, MESSAGE_BYTES_MAX).unwrap();
+                Taken {
+                    device: record.device.to_string(),
+                    sequence: header.header().counter.sequence,
+                    fresh: record.fresh,
+                    bundle: batch.bundle,
+                    received_at: record.received_at,
+                }
+            }));
+        });
+        encode_reply(&verdicts)
+    }
+}
+
+/// Reads one HTTP/1.1 request: its path and body.
+async fn request(stream: &mut TlsStream<TcpStream>) -> Option<(String, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    let head_len = loop {
+        if let Some(at) = bytes.windows(4).position(|end| end == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let head = String::from_utf8(bytes[..head_len].to_vec()).unwrap();
+    let path = head.split(' ').nth(1).unwrap().to_owned();
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().unwrap())
+    });
+    let mut body = bytes.split_off(head_len);
+    while body.len() < length.unwrap_or(0) {
+        if stream.read_buf(&mut body).await.ok()? == 0 {
+            return None;
+        }
+    }
+    Some((path, body))
+}
+
+/// Waits for something that is about to be so, and has no event of its own.
+pub async fn eventually(what: &str, is: impl Fn() -> bool) {
+    let waited = async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waited).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+pub fn gateway_dir() -> PathBuf {
+    PathBuf::from("/gw")
+}
