@@ -1,0 +1,18 @@
+//! What `plimsoll-agent status` shows: a small file that the running agent writes whenever it changes.
+
+use crate::driver::Seen;
+use model::{Counter, KeyId};
+
+pub const FILE: &str = "status.json";
+
+/// One line of JSON. Every value is a number or hex, so nothing needs escaping.
+pub fn text(seen: Seen, key: KeyId, next: Counter) -> String {
+    format!(
+        "{{\"backlog\":{{\"end\":{},\"acked\":{},\"waiting\":{}}},\"seal_key\":\"{key}\",\"epoch\":{},\"sequence\":{}}}\n",
+        seen.end,
+        seen.below,
+        seen.end - seen.below.min(seen.end),
+        next.epoch,
+        next.sequence
+    )
+}
