@@ -6,7 +6,8 @@
 //! sealed    = [epoch, sequence, uptime_ms, wall / null, heard / null, prior / null]
 //! wall      = [time_us, uncertainty_ms]
 //! heard     = [nonce: bstr 16, lease_generation]
-//! prior     = [key thumbprint, epoch, sequence]          the last counter durable before this epoch; first message only
+//! prior     = [key thumbprint, epoch, sequence]          the last counter durable before this epoch; first message only.
+//!                                                       Under the message's own key it is of an earlier epoch
 //! ```
 //!
 //! The protected header is deterministic CBOR (RFC 8949 §4.2.1), untagged; `crit` (label 2) names our private label, so
