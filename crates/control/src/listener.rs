@@ -76,8 +76,8 @@ async fn connection(listener: Arc<Listener>, stream: TcpStream, slot: OwnedSemap
         () = serve(&listener, stream) => {}
         () = listener.station.reached(Phase::Cut) => {}
     }
-    metrics.connections.dec();
     drop(slot);
+    metrics.connections.dec();
 }
 
 async fn serve(listener: &Listener, stream: TcpStream) {

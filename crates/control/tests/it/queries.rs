@@ -25,15 +25,13 @@ async fn an_answer_comes_as_json_or_as_csv() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_without_an_answer_says_why() {
-    let limits = Limits { query_time_max: Duration::from_millis(50), ..Limits::default() };
-    let world = World::with(Setup { limits, ..Setup::default() }).await;
+    let world = World::new().await;
     for (sql, status, word, retry) in [
         ("select nonsense", 400, "bad_sql", ""),
         ("select slow", 504, "too_slow", ""),
         ("select large", 422, "too_large", ""),
         ("select busy", 429, "queries_busy", "1"),
         ("select broken", 500, "query_failed", ""),
-        ("select forever", 503, "timed_out", "1"),
     ] {
         let got = Got::of(ask(&world, sql)).await;
         assert_eq!(got.refusal(), (status, word.to_owned()), "{sql}");
@@ -42,4 +40,15 @@ async fn a_question_without_an_answer_says_why() {
     }
     let long = ask(&world, &"x".repeat(256 * 1024));
     assert_eq!(Got::of(long).await.refusal(), (413, "oversize".into()));
+}
+
+/// The store's own bounds are narrower; should it not keep them, the caller hears of it all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_the_store_does_not_end_is_ended() {
+    let limits = Limits { query_time_max: Duration::from_millis(50), ..Limits::default() };
+    let world = World::with(Setup { limits, ..Setup::default() }).await;
+    let got = Got::of(ask(&world, "select forever")).await;
+    assert_eq!(got.refusal(), (503, "timed_out".into()));
+    assert_eq!(got.header("retry-after"), "1");
+    assert_eq!(world.refused("timed_out"), 1);
 }
