@@ -42,6 +42,8 @@ pub fn run(
     mut more: impl FnMut(u64) -> bool,
 ) -> Result<Report, Broken> {
     let mut report = Report::default();
+    // What is made once for all inputs (policies, tables) is not the first input's.
+    let _ = catch_unwind(AssertUnwindSafe(|| (target.run)(&corpus[0])));
     for input in &corpus {
         execute(target, input, &mut report)?;
     }

@@ -1,6 +1,9 @@
 //! What is fuzzed. A target passes bytes through the parsers that would see them on the road, in order, and says how far
 //! they came. What decodes must mean the same when it is encoded and decoded again.
 
+mod mqtt;
+mod x509;
+
 use model::cbor::Malformed;
 use model::envelope::{self, Algorithm, LossCause, LostRange, WallClock};
 use model::uplink::{self, AttestedBy, QuarantineReason, Record, Verdict};
@@ -49,6 +52,9 @@ impl End {
     }
 }
 
+/// Above what `keys` reads of a certificate, a request or a bag.
+const DER_BYTES_MAX: usize = 40 * 1024;
+
 pub fn all() -> Vec<Target> {
     let plain = Target {
         name: "envelope",
@@ -71,7 +77,37 @@ pub fn all() -> Vec<Target> {
         Target { name: "uplink-reply", run: uplink_reply, seeds: uplink_replies, ..plain.clone() },
         Target { name: "bus-batch", run: bus_batch, seeds: bus_batches, ..plain.clone() },
         Target { name: "window", run: window, seeds: windows, ..plain.clone() },
-        Target { name: "taken", run: taken, seeds: takens, ..plain },
+        Target { name: "taken", run: taken, seeds: takens, ..plain.clone() },
+        Target {
+            name: "certificate",
+            run: x509::certificate,
+            seeds: x509::certificates,
+            len_max: DER_BYTES_MAX,
+            ..plain.clone()
+        },
+        Target {
+            name: "request",
+            run: x509::request,
+            seeds: x509::requests,
+            len_max: DER_BYTES_MAX,
+            ..plain.clone()
+        },
+        Target {
+            name: "pkcs7",
+            run: x509::bag,
+            seeds: x509::bags,
+            len_max: DER_BYTES_MAX,
+            ..plain.clone()
+        },
+        Target {
+            name: "mqtt",
+            run: mqtt::run,
+            seeds: mqtt::seeds,
+            // A few packets of the greatest length.
+            len_max: 128 * 1024,
+            memory_fixed: 256 * 1024,
+            ..plain
+        },
     ]
 }
 
