@@ -20,3 +20,4 @@ pub mod position;
 mod record;
 pub mod seal;
 pub mod session;
+pub mod sources;

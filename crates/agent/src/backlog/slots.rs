@@ -48,6 +48,8 @@ impl Slots {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(failed("read", &file)(e)),
         }
+        // What was read may be what a killed process renamed and never synced: it must hold before the others are wiped.
+        slots.disk.sync_dir(dir).map_err(failed("sync", dir))?;
         slots.wipe_others()?;
         Ok(slots)
     }
