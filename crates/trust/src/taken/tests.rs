@@ -573,7 +573,8 @@ impl Random {
 
     /// One epoch, every second sequence, and now and then an old one.
     fn step_with_holes(&mut self, count: u64) -> Step {
-        let counter = if self.below(4) == 0 { at(0, self.below(6000)) } else { at(0, 2 * count) };
+        let old = self.below(2 * count + 1);
+        let counter = at(0, if self.below(4) == 0 { old } else { 2 * count });
         Step::Admit { counter, forged: false, prior: None }
     }
 
