@@ -159,23 +159,27 @@ fn a_record_within_a_payload_does_not_pass_for_one() {
     fill(&mut log, 0..2);
     let durable = log.bytes() as usize;
     let mut forged = Vec::new();
-    for offset in 2..20_u64 {
+    for offset in 2..10_u64 {
         let mut record =
             [&3_u32.to_le_bytes()[..], &[0; 4], &offset.to_le_bytes(), &[0; 4], b"abc"].concat();
-        // He does not know the salt: he leaves it out.
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&record[..4]), &record[8..]);
-        record[4..8].copy_from_slice(&crc.to_le_bytes());
-        forged.extend(record);
+        // He does not know the salt: he leaves it out, or hopes that it is nothing.
+        for salt in [&[][..], &[0; 4]] {
+            let crc = crc32c::crc32c_append(crc32c::crc32c(salt), &record[..4]);
+            let crc = crc32c::crc32c_append(crc, &record[8..]);
+            record[4..8].copy_from_slice(&crc.to_le_bytes());
+            forged.extend(&record);
+        }
     }
+    forged.rotate_left(23);
     log.append(&forged).unwrap();
     log.commit().unwrap();
     drop(log);
-    let segment = &segments(&disk)[0];
+    let [segment] = &segments(&disk)[..] else { panic!("all in one segment") };
     let mut bytes = disk.read(segment, 1 << 20).unwrap();
     bytes[durable..durable + 20].fill(0);
     overwrite(&disk, segment, &bytes);
     assert_eq!(read_all(&open(&disk).reader()).unwrap(), expect(0..2));
-    // Nor where it begins exactly where a record is expected.
+    // Nor where it begins exactly where a record is expected, with the number that is expected there.
     bytes.drain(durable..durable + 20);
     overwrite(&disk, segment, &bytes);
     assert_eq!(read_all(&open(&disk).reader()).unwrap(), expect(0..2));
@@ -222,6 +226,28 @@ fn a_newest_segment_without_header_does_not_hide_damage_before_it() {
     let e = try_open(&disk, SMALL).unwrap_err();
     assert!(matches!(&e, LogError::Corrupt { file, offset, .. }
         if file == before && offset.0 == first_of(newest) - 1));
+}
+
+#[test]
+fn records_that_are_whole_and_in_each_others_place_are_reported() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    for n in 0..40_u64 {
+        log.append(&n.to_le_bytes()).unwrap();
+        log.commit().unwrap();
+    }
+    drop(log);
+    let victim = &segments(&disk)[1];
+    let (first, len) = (first_of(victim), 20 + 8);
+    let mut bytes = disk.read(victim, 1 << 20).unwrap();
+    bytes[44 + len..44 + 3 * len].rotate_left(len);
+    overwrite(&disk, victim, &bytes);
+    let e = open(&disk).reader().read(Offset(first), 100, 1 << 20).unwrap_err();
+    assert!(
+        matches!(&e, LogError::Corrupt { file, offset, .. }
+        if file == victim && *offset == Offset(first + 1)),
+        "{e}"
+    );
 }
 
 #[test]
