@@ -188,7 +188,9 @@ impl Running {
         let payload = senml::encode(&closed.readings);
         let stamp = self.clock.now();
         match self.backlog.push(&mut self.sealer, &payload, closed.next, &stamp)? {
-            Pushed::Kept { counter, .. } => tracing::debug!(?counter, readings, why = ?closed.why, "sealed"),
+            Pushed::Kept { counter, .. } => {
+                tracing::debug!(?counter, readings, why = ?closed.why, "sealed")
+            }
             Pushed::Dropped { counter } => tracing::warn!(?counter, readings, "dropped: no room"),
         }
         Ok(())
@@ -252,7 +254,8 @@ impl Running {
     fn settle(&mut self) {
         let outbox = &self.outbox;
         self.refused.retain(|serial| outbox.is_waiting(*serial));
-        let below = self.refused.first().map_or(self.done_below, |first| self.done_below.min(*first));
+        let below =
+            self.refused.first().map_or(self.done_below, |first| self.done_below.min(*first));
         self.backlog.acknowledge(below);
     }
 
@@ -263,7 +266,10 @@ impl Running {
         if changed {
             let next = self.status.with_extension("new");
             let text = crate::status::text(now, self.sealer.key(), self.sealer.peek());
-            if std::fs::write(&next, text).and_then(|()| std::fs::rename(&next, &self.status)).is_err() {
+            if std::fs::write(&next, text)
+                .and_then(|()| std::fs::rename(&next, &self.status))
+                .is_err()
+            {
                 tracing::debug!(path = %self.status.display(), "status not written");
             }
         }

@@ -117,7 +117,7 @@ impl Link {
                 tokio::select! {
                     () = tokio::time::sleep(back_off(failures)) => {}
                     () = self.move_on.notified() => at += 1,
-                    _ = self.stop.wait_for(|stop| *stop) => return,
+                    () = stopped(&mut self.stop) => return,
                 }
             }
         }
@@ -134,10 +134,15 @@ impl Link {
         };
         let stream = tokio::select! {
             connected = tokio::time::timeout(CONNECT_TIME_MAX, connect) => connected??,
-            _ = self.stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
+            () = stopped(&mut self.stop) => return Ok(End::Stopped),
         };
         Connection::new(stream, &self.device).run(self, place).await
     }
+}
+
+/// Resolves when the link is to end, or nobody is left to say so.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 fn back_off(failures: u32) -> Duration {
@@ -200,7 +205,7 @@ impl Connection {
                     }
                 }
                 () = link.move_on.notified() => return self.goodbye(End::MovedOn).await,
-                _ = link.stop.wait_for(|stop| *stop) => return self.goodbye(End::Stopped).await,
+                () = stopped(&mut link.stop) => return self.goodbye(End::Stopped).await,
             }
         }
     }
@@ -225,7 +230,12 @@ impl Connection {
                 let (offered, effects) = self.session.publish(serial, item.envelope);
                 self.effects.extend(effects);
                 if let Offered::TooLong { packet, max } = offered {
-                    tracing::warn!(serial, packet, max, "the gateway takes no packet as long as this");
+                    tracing::warn!(
+                        serial,
+                        packet,
+                        max,
+                        "the gateway takes no packet as long as this"
+                    );
                     let _ = link.words.send(Word::Refused(serial)).await;
                 }
             }

@@ -1,1 +1,264 @@
-fn main() {}
+//! `plimsoll-agent`: a device's own software on Linux.
+
+use agent::backlog::{BYTES_DEFAULT, BacklogConfig, Full};
+use agent::clock::{Clock, SystemClock};
+use agent::link::Place;
+use agent::sources::host::{Host, columns};
+use agent::sources::replay::AsOf;
+use agent::station::{self, Config, Source};
+use agent::status;
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand, ValueEnum};
+use model::envelope::Algorithm;
+use model::{SeriesName, Value};
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// A device's own software: identity, sampling, sealing, backlog. See docs/agent.md.
+#[derive(Parser)]
+#[command(name = "plimsoll-agent", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make the key that the device is born with, and the request for its birth certificate (idevid.csr).
+    Prepare {
+        /// The device's directory; made if it is not there.
+        #[arg(long)]
+        data: PathBuf,
+        /// The device's serial number.
+        #[arg(long)]
+        serial: String,
+    },
+    /// Enrol if need be, then sample, seal and publish until SIGTERM. SIGHUP: move on to the next gateway. SIGUSR1: rotate
+    /// the sealing key.
+    Run(Box<Run>),
+    /// Write this host's metrics to a recording (CSV), one row a second.
+    Record {
+        #[arg(long, default_value_t = 600)]
+        seconds: u32,
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Show how far a running agent's backlog is acknowledged.
+    Status {
+        #[arg(long)]
+        data: PathBuf,
+        /// As one line of JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct Run {
+    /// The device's directory, with its birth certificate (idevid.pem).
+    #[arg(long)]
+    data: PathBuf,
+    /// The site's EST server, as https://host:port.
+    #[arg(long, value_name = "URL")]
+    est: String,
+    /// The site's authorities in PEM; copied into the directory if it has none yet.
+    #[arg(long, value_name = "FILE")]
+    site_ca: Option<PathBuf>,
+    /// A gateway, as NAME@HOST:PORT. Give it again for the next one to try.
+    #[arg(long = "gateway", value_name = "NAME@HOST:PORT", required = true)]
+    gateways: Vec<Place>,
+    /// What to measure.
+    #[arg(long, value_enum, default_value_t = Measure::Host, conflicts_with = "replay")]
+    source: Measure,
+    /// How often, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=86_400_000))]
+    interval_ms: u64,
+    /// Play a recording instead: CSV with a time column and numbers.
+    #[arg(long, value_name = "FILE")]
+    replay: Option<PathBuf>,
+    /// `now`: at the recording's own pace. `recorded`: with its own times, as fast as the backlog drains.
+    #[arg(long, value_enum, default_value_t = When::Now)]
+    as_of: When,
+    /// Recorded seconds that go by in one.
+    #[arg(long, default_value_t = 1.0, value_parser = speed)]
+    speed: f64,
+    /// Play the recording again and again.
+    #[arg(long = "loop")]
+    looped: bool,
+    /// What the backlog may take on the disk, in bytes; at least 1 MiB.
+    #[arg(long, value_name = "BYTES", default_value_t = BYTES_DEFAULT)]
+    backlog_bytes: u64,
+    /// What is dropped when it is full: oldest, newest, or every:N (2 to 16). It is stated in a signed loss notice.
+    #[arg(long, value_name = "POLICY", default_value = "oldest", value_parser = full)]
+    backlog_full: Full,
+    /// The algorithm of sealing keys that are made from now on.
+    #[arg(long, value_enum, default_value_t = Seal::Ed25519)]
+    seal: Seal,
+    /// Write the log as JSON lines.
+    #[arg(long)]
+    log_json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Measure {
+    /// This host: processors, memory, disks, network, load, temperatures.
+    Host,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum When {
+    Now,
+    Recorded,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Seal {
+    Ed25519,
+    /// ECDSA on P-256 with SHA-256.
+    Esp256,
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(speed) if speed.is_finite() && speed > 0.0 => Ok(speed),
+        _ => Err(format!("expected a number above 0, found {text:?}")),
+    }
+}
+
+fn full(text: &str) -> Result<Full, String> {
+    match text {
+        "oldest" => Ok(Full::Oldest),
+        "newest" => Ok(Full::Newest),
+        _ => match text.strip_prefix("every:").and_then(|n| n.parse().ok()) {
+            Some(n @ 2..=16) => Ok(Full::EveryNth(n)),
+            _ => {
+                Err(format!("expected oldest, newest or every:N with N of 2 to 16, found {text:?}"))
+            }
+        },
+    }
+}
+
+impl Run {
+    fn config(self) -> Config {
+        let source = match self.replay {
+            Some(file) => Source::Replay {
+                file,
+                as_of: match self.as_of {
+                    When::Now => AsOf::Now,
+                    When::Recorded => AsOf::Recorded,
+                },
+                speed: self.speed,
+                looped: self.looped,
+            },
+            None => match self.source {
+                Measure::Host => Source::Host { interval: Duration::from_millis(self.interval_ms) },
+            },
+        };
+        let seal_algorithm = match self.seal {
+            Seal::Ed25519 => Algorithm::Ed25519,
+            Seal::Esp256 => Algorithm::Esp256,
+        };
+        let backlog = BacklogConfig {
+            dir: self.data.clone(),
+            bytes_max: self.backlog_bytes,
+            full: self.backlog_full,
+        };
+        Config {
+            dir: self.data,
+            est: self.est,
+            site_ca: self.site_ca,
+            gateways: self.gateways,
+            source,
+            backlog,
+            seal_algorithm,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Prepare { data, serial } => station::prepare(&data, &serial),
+        Command::Run(run) => {
+            start_log(run.log_json);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(station::run(run.config()))
+        }
+        Command::Record { seconds, out } => record(seconds, &out),
+        Command::Status { data, json } => show_status(&data, json),
+    }
+}
+
+/// Events on standard error; `PLIMSOLL_LOG` chooses which (default: info).
+fn start_log(json: bool) {
+    use std::io::IsTerminal as _;
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PLIMSOLL_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    if json { log.json().init() } else { log.init() }
+}
+
+fn show_status(data: &Path, json: bool) -> Result<()> {
+    let path = data.join(status::FILE);
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("no {}: no agent has run in this directory", path.display()))?;
+    if json {
+        print!("{text}");
+    } else {
+        println!("{}", text.trim().trim_matches(['{', '}']).replace(',', "\n").replace('"', ""));
+    }
+    Ok(())
+}
+
+/// One row a second; a series that is not there in the first row that has rates is left out.
+fn record(seconds: u32, out: &Path) -> Result<()> {
+    ensure!(seconds > 0, "a recording has at least one row");
+    let mut host = Host::new(Path::new("/proc"), Path::new("/sys"));
+    // The first sample has no rates: it only says where they start.
+    host.sample(&SystemClock.now());
+    let mut text = String::new();
+    let mut names = Vec::new();
+    let mut due = std::time::Instant::now();
+    for second in 0..seconds {
+        due += Duration::from_secs(1);
+        std::thread::sleep(due.saturating_duration_since(std::time::Instant::now()));
+        let readings = host.sample(&SystemClock.now());
+        if second == 0 {
+            names = columns(&readings);
+            // The replay reads what stands in brackets as the unit.
+            let header = |(series, unit): &(SeriesName, String)| match unit.as_str() {
+                "" => series.to_string(),
+                unit => format!("{series} [{unit}]"),
+            };
+            let header: Vec<String> = names.iter().map(header).collect();
+            writeln!(text, "time,{}", header.join(","))?;
+        }
+        let at = readings.first().context("this host has nothing to measure")?.time.as_us();
+        let values: HashMap<_, _> = readings.into_iter().map(|r| (r.series, r.value)).collect();
+        write!(text, "{}", at / 1000)?;
+        for (series, _) in &names {
+            match values.get(series) {
+                Some(Value::Float(v)) => write!(text, ",{}", (v * 1e4).round() / 1e4)?,
+                Some(value) => write!(text, ",{value}")?,
+                None => text.push(','),
+            }
+        }
+        text.push('\n');
+    }
+    std::fs::write(out, text).with_context(|| format!("cannot write {}", out.display()))
+}

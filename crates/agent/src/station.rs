@@ -1,0 +1,438 @@
+//! An agent at work: enrols, starts the device's thread, its source and its link, and keeps its identity fresh.
+
+use crate::backlog::{Backlog, BacklogConfig, BacklogError, Outbox};
+use crate::clock::{Clock, SystemClock};
+use crate::counter::{CounterError, Counters};
+use crate::driver::{self, Device, SAMPLES_MAX, Seen, WORDS_MAX, Word};
+use crate::feed::Feed;
+use crate::link::{Link, Place};
+use crate::pack::Sample;
+use crate::position::Position;
+use crate::seal::Sealer;
+use crate::sources::replay::{AsOf, Play, Recording};
+use crate::status;
+use anyhow::{Context, Result, anyhow, bail};
+use disk::{RealDisk, SharedDisk};
+use keys::UnixTime;
+use keys::est::Server;
+use keys::identity::{self, Identity, IdentityError, Settings};
+use keys::tls::Alpn;
+use model::envelope::Algorithm;
+use model::{KeyId, Prior};
+use rustix::fs::FlockOperation;
+use rustls::ClientConfig;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use trust::cose::Signer as _;
+
+/// The first wait after enrolment failed; it doubles up to the longest.
+const ENROL_WAIT: Duration = Duration::from_millis(250);
+const ENROL_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How often certificates are looked at.
+const RENEWAL: Duration = Duration::from_secs(600);
+/// How long a clean end tries to send what is sealed. What is not sent by then is kept.
+const FLUSH_MAX: Duration = Duration::from_secs(2);
+
+/// What an agent is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub dir: PathBuf,
+    /// The site's EST server: `https://host:port`.
+    pub est: String,
+    /// The site's authorities, copied into the directory if there are none yet.
+    pub site_ca: Option<PathBuf>,
+    pub gateways: Vec<Place>,
+    pub source: Source,
+    pub backlog: BacklogConfig,
+    /// Of sealing keys that are made from now on.
+    pub seal_algorithm: Algorithm,
+}
+
+#[derive(Clone, Debug)]
+pub enum Source {
+    Host { interval: Duration },
+    Replay { file: PathBuf, as_of: AsOf, speed: f64, looped: bool },
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+    user: Signal,
+}
+
+/// Runs until SIGINT or SIGTERM.
+pub async fn run(config: Config) -> Result<()> {
+    let mut signals = Signals {
+        interrupt: signal(SignalKind::interrupt())?,
+        terminate: signal(SignalKind::terminate())?,
+        hang_up: signal(SignalKind::hangup())?,
+        user: signal(SignalKind::user_defined1())?,
+    };
+    let disk: SharedDisk = Arc::new(RealDisk);
+    let _lock = lock(&config.dir)?;
+    place_site_ca(&disk, &config)?;
+    let est = Server::new(&config.est, identity::anchors(&disk, &config.dir)?);
+    let mut identity = tokio::select! {
+        identity = enrolled(&disk, &config, &est) => identity?,
+        () = signals.end() => return Ok(()),
+    };
+    let (backlog, found) = Backlog::open(disk.clone(), config.backlog.clone())?;
+    tracing::info!(device = %identity.id(), waiting = found.waiting, "backlog opened");
+    if let Some(why) = &found.set_aside {
+        tracing::error!(
+            why,
+            "the backlog could not be read and was set aside; what it held is stated as lost"
+        );
+    }
+    let counters = begin_epoch(&disk, &config, &mut identity, &est, backlog.newest()).await?;
+    tracing::info!(key = %counters.key(), epoch = counters.epoch(), "seals under this key");
+    let station = Station::start(disk, config, identity, est, backlog, counters)?;
+    station.work(&mut signals).await
+}
+
+/// Makes the key that a device is born with; its maker certifies the request.
+pub fn prepare(dir: &Path, serial: &str) -> Result<()> {
+    let disk: SharedDisk = Arc::new(RealDisk);
+    identity::prepare(&disk, dir, serial)?;
+    Ok(())
+}
+
+impl Signals {
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Two agents over one directory would each give out the same counters.
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.with_context(|| {
+        format!("cannot open {}: is it the device's directory?", path.display())
+    })?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => bail!("{} is in use by another agent", dir.display()),
+        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+fn place_site_ca(disk: &SharedDisk, config: &Config) -> Result<()> {
+    let own = config.dir.join("site-ca.pem");
+    let Some(given) = config.site_ca.as_ref().filter(|_| !own.exists()) else { return Ok(()) };
+    let bytes = disk
+        .read(given, keys::pem::FILE_BYTES_MAX)
+        .with_context(|| format!("cannot read the site's authorities in {}", given.display()))?;
+    disk::replace(disk.as_ref(), &own, &bytes)
+        .with_context(|| format!("cannot write {}", own.display()))
+}
+
+/// The wall clock, for certificates' times; `keys` keeps it from running below what certificates prove.
+fn now() -> UnixTime {
+    UnixTime::since_unix_epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// Asks until the site gives an identity. A device that has one asks nobody.
+async fn enrolled(disk: &SharedDisk, config: &Config, est: &Server) -> Result<Identity> {
+    let settings = Settings {
+        dir: config.dir.clone(),
+        station: identity::Station::Device,
+        seal_algorithm: config.seal_algorithm,
+    };
+    let mut wait = ENROL_WAIT;
+    loop {
+        // The first sealing key is one that has never sealed: it gets its counter. Later a missing counter retires its key.
+        let is_first = !config.dir.join("seal.current").exists();
+        match identity::enrol_or_load(disk, &settings, est, now()).await {
+            Ok(identity) => {
+                if is_first {
+                    Counters::create(
+                        disk.as_ref(),
+                        &config.dir,
+                        identity.seal().key.public().id(),
+                    )?;
+                    tracing::info!(device = %identity.id(), "enrolled");
+                }
+                return Ok(identity);
+            }
+            Err(error) => {
+                let pause = error.retry_after().with_context(|| chain(&error))?.max(wait);
+                tracing::warn!(
+                    error = chain(&error),
+                    pause_ms = pause.as_millis() as u64,
+                    "not enrolled yet"
+                );
+                tokio::time::sleep(pause).await;
+                wait = (wait * 2).min(ENROL_WAIT_MAX);
+            }
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &IdentityError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Begins the next epoch of the sealing key. A key whose counter cannot be read is retired: guessing could repeat a
+/// counter (INV-REPLAY-2).
+async fn begin_epoch(
+    disk: &SharedDisk,
+    config: &Config,
+    identity: &mut Identity,
+    est: &Server,
+    newest: Option<Prior>,
+) -> Result<Counters> {
+    let key = identity.seal().key.public().id();
+    let durable = newest.filter(|prior| prior.key == key).map(|prior| prior.counter);
+    match Counters::begin(disk.as_ref(), &config.dir, key, durable) {
+        Ok(counters) => Ok(counters),
+        Err(error) if error.retires_key() => {
+            tracing::error!(%error, "this sealing key is retired");
+            let mut wait = ENROL_WAIT;
+            loop {
+                match new_key(disk, config, identity, est).await {
+                    Ok(counters) => return Ok(counters),
+                    Err(error) => {
+                        tracing::warn!(error = format!("{error:#}"), "no new sealing key yet");
+                        tokio::time::sleep(wait).await;
+                        wait = (wait * 2).min(ENROL_WAIT_MAX);
+                    }
+                }
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn new_key(
+    disk: &SharedDisk,
+    config: &Config,
+    identity: &mut Identity,
+    est: &Server,
+) -> Result<Counters> {
+    let old: KeyId = identity.seal().key.public().id();
+    identity
+        .rotate_seal_key(est, config.seal_algorithm)
+        .await
+        .map_err(|error| anyhow!(chain(&error)))?;
+    let new = identity.seal().key.public().id();
+    Counters::create(disk.as_ref(), &config.dir, new)?;
+    let counters: Result<Counters, CounterError> =
+        Counters::begin(disk.as_ref(), &config.dir, new, None);
+    Counters::remove(disk.as_ref(), &config.dir, old)
+        .context("cannot remove the old key's counter")?;
+    Ok(counters?)
+}
+
+struct Station {
+    disk: SharedDisk,
+    config: Config,
+    identity: Identity,
+    est: Server,
+    outbox: Outbox,
+    words: mpsc::Sender<Word>,
+    seen: watch::Receiver<Seen>,
+    tls: watch::Sender<Arc<ClientConfig>>,
+    move_on: Arc<Notify>,
+    stop_link: watch::Sender<bool>,
+    link: tokio::task::JoinHandle<()>,
+    stop_source: std::sync::mpsc::SyncSender<()>,
+    source: Option<JoinHandle<Result<()>>>,
+    device_ended: oneshot::Receiver<Result<(), BacklogError>>,
+}
+
+impl Station {
+    fn start(
+        disk: SharedDisk,
+        config: Config,
+        identity: Identity,
+        est: Server,
+        backlog: Backlog,
+        counters: Counters,
+    ) -> Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (outbox, position) = (backlog.outbox(), backlog.position());
+        let (samples, samples_in) = mpsc::channel(SAMPLES_MAX);
+        let (words, words_in) = mpsc::channel(WORDS_MAX);
+        let (seen_out, seen) = watch::channel(Seen::default());
+        let sealer = Sealer::new(identity.seal().key.clone(), counters, backlog.newest());
+        let device = Device {
+            backlog,
+            sealer,
+            clock: clock.clone(),
+            patient: matches!(config.source, Source::Replay { as_of: AsOf::Recorded, .. }),
+            status: config.dir.join(status::FILE),
+        };
+        let (end, device_ended) = oneshot::channel();
+        std::thread::Builder::new().name("device".into()).spawn(move || {
+            // Nobody waits any more only when the process is ending by itself.
+            let _ = end.send(driver::run(device, samples_in, words_in, seen_out));
+        })?;
+        let (stop_source, stop) = std::sync::mpsc::sync_channel(1);
+        let source = start_source(config.source.clone(), clock, samples, stop, position)?;
+        let (tls, tls_in) = watch::channel(identity.client_config(Alpn::None)?);
+        let (stop_link, stop) = watch::channel(false);
+        let move_on = Arc::new(Notify::new());
+        let link = Link {
+            device: identity.id().to_string(),
+            site: identity.site().to_owned(),
+            gateways: config.gateways.clone(),
+            tls: tls_in,
+            outbox: outbox.clone(),
+            seen: seen.clone(),
+            words: words.clone(),
+            move_on: move_on.clone(),
+            stop,
+        };
+        let link = tokio::spawn(link.run());
+        Ok(Self {
+            disk,
+            config,
+            identity,
+            est,
+            outbox,
+            words,
+            seen,
+            tls,
+            move_on,
+            stop_link,
+            link,
+            stop_source,
+            source: Some(source),
+            device_ended,
+        })
+    }
+
+    async fn work(mut self, signals: &mut Signals) -> Result<()> {
+        let mut renewal = tokio::time::interval(RENEWAL);
+        loop {
+            tokio::select! {
+                _ = signals.interrupt.recv() => return self.end().await,
+                _ = signals.terminate.recv() => return self.end().await,
+                _ = signals.hang_up.recv() => self.move_on.notify_one(),
+                _ = signals.user.recv() => self.rotate().await,
+                _ = renewal.tick() => self.renew().await,
+                ended = &mut self.device_ended => {
+                    ended.context("the device's thread panicked")??;
+                    bail!("the device's thread ended by itself");
+                }
+            }
+        }
+    }
+
+    /// A failure costs nothing: the present key goes on, and it is tried again.
+    async fn rotate(&mut self) {
+        tracing::info!("rotates the sealing key");
+        let made = new_key(&self.disk, &self.config, &mut self.identity, &self.est).await;
+        let counters = match made {
+            Ok(counters) => counters,
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "the sealing key was not rotated");
+                return;
+            }
+        };
+        let (done, is_done) = oneshot::channel();
+        let signer = self.identity.seal().key.clone();
+        if self.words.send(Word::NewKey { signer, counters, done }).await.is_ok() {
+            // An error says that the device's thread has ended, which the station hears of by itself.
+            let _ = is_done.await;
+        }
+    }
+
+    async fn renew(&mut self) {
+        if self.identity.seal_needs_rotation(now()) {
+            self.rotate().await;
+        }
+        if !self.identity.tls_needs_renewal(now()) {
+            return;
+        }
+        match self.identity.renew_tls(&self.est).await {
+            Ok(()) => match self.identity.client_config(Alpn::None) {
+                Ok(config) => drop(self.tls.send_replace(config)),
+                Err(error) => tracing::error!(%error, "the renewed certificate cannot be used"),
+            },
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "the TLS certificate was not renewed yet")
+            }
+        }
+    }
+
+    /// Closes the pack, makes it durable, and tries for a short while to send the rest.
+    async fn end(mut self) -> Result<()> {
+        tracing::info!("ends");
+        let (done, is_done) = oneshot::channel();
+        if self.words.send(Word::Finish(done)).await.is_ok() {
+            let _ = is_done.await;
+        }
+        drop(self.stop_source);
+        let outbox = self.outbox.clone();
+        let all_sent = self.seen.wait_for(|_| outbox.below() >= outbox.end());
+        if tokio::time::timeout(FLUSH_MAX, all_sent).await.is_err() {
+            let waiting = self.outbox.end() - self.outbox.below();
+            tracing::info!(
+                waiting,
+                "ends with envelopes in the backlog; they are sent after the next start"
+            );
+        }
+        self.stop_link.send_replace(true);
+        self.link.await?;
+        drop(self.words);
+        self.device_ended.await.context("the device's thread panicked")??;
+        if let Some(source) = self.source.take().filter(JoinHandle::is_finished) {
+            source.join().map_err(|_| anyhow!("the source panicked"))??;
+        }
+        Ok(())
+    }
+}
+
+fn start_source(
+    source: Source,
+    clock: Arc<dyn Clock>,
+    samples: mpsc::Sender<Sample>,
+    stop: std::sync::mpsc::Receiver<()>,
+    durable: Option<Position>,
+) -> Result<JoinHandle<Result<()>>> {
+    // A recording that cannot be read is said before anything starts.
+    let recording = match &source {
+        Source::Replay { file, .. } => {
+            let recording = Recording::open(file)?;
+            tracing::info!(series = recording.columns().len(), left_out = ?recording.left_out(), "recording opened");
+            Some(recording)
+        }
+        Source::Host { .. } => None,
+    };
+    let thread = std::thread::Builder::new().name("source".into());
+    Ok(thread.spawn(move || {
+        let feed = Feed { clock: clock.as_ref(), samples, stop };
+        match (source, recording) {
+            (Source::Replay { as_of, speed, looped, .. }, Some(recording)) => {
+                let played = feed.replay(&recording, Play::new(as_of, speed), durable, looped);
+                if let Err(error) = &played {
+                    tracing::error!(error = format!("{error:#}"), "the replay ended");
+                }
+                Ok(played?)
+            }
+            (Source::Host { interval }, _) => {
+                feed.host(interval);
+                Ok(())
+            }
+            (Source::Replay { .. }, None) => unreachable!("a replay has its recording"),
+        }
+    })?)
+}
