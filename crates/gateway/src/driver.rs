@@ -15,6 +15,7 @@ use model::{DeviceId, Nonce};
 use rustls::ServerConfig;
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -162,6 +163,7 @@ pub(crate) async fn serve(
     station: Arc<Station>,
     stream: TlsStream<TcpStream>,
     peer: Peer,
+    from: SocketAddr,
     began: Duration,
     stop: watch::Receiver<bool>,
 ) {
@@ -177,7 +179,7 @@ pub(crate) async fn serve(
     let terms = station.config.terms;
     let (inbox, answers) = mpsc::channel(usize::from(terms.receive_maximum));
     let session = Session::new(terms, peer.clone(), Nonce(nonce), view, began);
-    let who = peer.device.as_ref().map_or_else(|| "unknown".to_owned(), DeviceId::to_string);
+    let who = peer.device.as_ref().map_or_else(|| from.to_string(), DeviceId::to_string);
     let mut connection =
         Connection { station, stream, session, device: peer.device, who, inbox, over: None };
     connection.run(answers, views, stop).await;

@@ -11,6 +11,7 @@ use keys::{Leaf, Role};
 use model::Digest;
 use rustls::CertificateError;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -38,8 +39,8 @@ pub(crate) async fn listen(
             accepted = next => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // No descriptor is free, or the client is gone already.
                 tracing::warn!(%error, "connection not accepted");
@@ -49,14 +50,14 @@ pub(crate) async fn listen(
         };
         handshakes.charge(1, station.uptime());
         let Ok(place) = places.clone().try_acquire_owned() else {
-            station.metrics.refuse(Refusal::TooManyConnections, "unknown");
+            station.metrics.refuse(Refusal::TooManyConnections, &from.to_string());
             continue;
         };
         let (station, stop) = (station.clone(), stop.clone());
         connections.spawn(async move {
             let _place = place;
             station.metrics.connections.inc();
-            connect(&station, stream, stop).await;
+            connect(&station, stream, from, stop).await;
             station.metrics.connections.dec();
         });
     }
@@ -65,8 +66,14 @@ pub(crate) async fn listen(
     connections.wait().await;
 }
 
-async fn connect(station: &Arc<Station>, stream: TcpStream, mut stop: watch::Receiver<bool>) {
+async fn connect(
+    station: &Arc<Station>,
+    stream: TcpStream,
+    from: SocketAddr,
+    mut stop: watch::Receiver<bool>,
+) {
     let began = station.uptime();
+    let refuse = |refusal| station.metrics.refuse(refusal, &from.to_string());
     // PUBACKs are small and awaited.
     let _ = stream.set_nodelay(true);
     let acceptor = TlsAcceptor::from(station.tls.load_full());
@@ -77,16 +84,16 @@ async fn connect(station: &Arc<Station>, stream: TcpStream, mut stop: watch::Rec
     };
     let stream = match handshake {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return station.metrics.refuse(tls_refusal(&error), "unknown"),
-        Err(_) => return station.metrics.refuse(Refusal::TlsTimeout, "unknown"),
+        Ok(Err(error)) => return refuse(tls_refusal(&error)),
+        Err(_) => return refuse(Refusal::TlsTimeout),
     };
     station.metrics.handshakes.inc();
     let certificates = stream.get_ref().1.peer_certificates();
     let Some(certificate) = certificates.and_then(|chain| chain.first()) else {
-        return station.metrics.refuse(Refusal::TlsNoCertificate, "unknown");
+        return refuse(Refusal::TlsNoCertificate);
     };
     let peer = peer(certificate, &station.site);
-    serve(station.clone(), stream, peer, began, stop).await;
+    serve(station.clone(), stream, peer, from, began, stop).await;
 }
 
 /// Who a certificate is of that TLS has verified under the site's authorities.

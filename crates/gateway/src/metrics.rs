@@ -1,6 +1,7 @@
 //! What an operator sees of a gateway, in numbers. Every labelled counter exists, with 0, from the start.
 
 use crate::bundle::BundleError;
+use crate::limits::{Bucket, Rate};
 use crate::refusal::Refusal;
 use model::uplink::{QuarantineReason, Verdict};
 use prometheus::core::Collector;
@@ -8,15 +9,31 @@ use prometheus::{
     Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
 };
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// The invariants that this station holds.
-const INVARIANTS: [&str; 8] =
-    ["ACK-1", "AUTH-1", "COST-1", "FRESH-1", "MIX-1", "PURP-1", "REPLAY-1", "REPLAY-2"];
+const INVARIANTS: [&str; 8] = [
+    "INV-ACK-1",
+    "INV-AUTH-1",
+    "INV-COST-1",
+    "INV-FRESH-1",
+    "INV-MIX-1",
+    "INV-PURP-1",
+    "INV-REPLAY-1",
+    "INV-REPLAY-2",
+];
+
+/// Refusals that are logged, all together: whoever is refused often must not fill the disk (INV-COST-1). Each is counted.
+const LOGGED: Rate = Rate { per_second: 20, burst: 400 };
 
 /// Clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
+    began: Instant,
+    logged: Arc<Mutex<Bucket>>,
+    pub log_suppressed: IntCounter,
     refused: IntCounterVec,
     bundles_refused: IntCounterVec,
     quarantined: IntCounterVec,
@@ -55,6 +72,13 @@ impl Metrics {
         let registry = Registry::new();
         let r = &registry;
         let metrics = Self {
+            began: Instant::now(),
+            logged: Arc::new(Mutex::new(Bucket::new(LOGGED))),
+            log_suppressed: counter(
+                r,
+                "log_suppressed_total",
+                "Refusals that were counted and not logged, since there were too many.",
+            ),
             refused: counters(r, "refused_total", "What was refused, by reason.", "reason"),
             bundles_refused: counters(
                 r,
@@ -165,10 +189,25 @@ impl Metrics {
         metrics
     }
 
-    /// Counts a refusal, and logs it as one event.
+    /// Counts a refusal, and logs it as one event: a device, or the address of who did not prove to be one.
     pub fn refuse(&self, refusal: Refusal, who: &str) {
         self.refused.with_label_values(&[refusal.as_str()]).inc();
-        tracing::info!(device = who, reason = refusal.as_str(), code = refusal.code(), "refused");
+        if self.may_log() {
+            let (reason, code) = (refusal.as_str(), refusal.code());
+            tracing::info!(peer = who, reason, code, "refused");
+        } else {
+            self.log_suppressed.inc();
+        }
+    }
+
+    fn may_log(&self) -> bool {
+        let now = self.began.elapsed();
+        let mut logged = self.logged.lock().expect("nothing panics while it holds the budget");
+        let free = logged.wait(now).is_zero();
+        if free {
+            logged.charge(1, now);
+        }
+        free
     }
 
     pub fn refused(&self, refusal: Refusal) -> u64 {

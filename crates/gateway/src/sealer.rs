@@ -59,9 +59,7 @@ impl Sealer {
         let Some(epoch) = last.map_or(Some(1), |last| last.checked_add(1)) else {
             return Ok(None);
         };
-        let id = key.public().id();
-        let bytes = kept::seal(|e| e.array(3)?.u8(1)?.bytes(id.as_bytes())?.u32(epoch).map(drop));
-        kept::replace(disk, &dir.join(EPOCH), &bytes)?;
+        kept::replace(disk, &dir.join(EPOCH), &encode(&key.public().id(), epoch))?;
         Ok(Some(Self { key, next: Counter { epoch, sequence: 0 } }))
     }
 
@@ -85,6 +83,10 @@ impl Sealer {
         self.next.sequence += 1;
         cose::seal(&header, payload, &*self.key)
     }
+}
+
+fn encode(key: &KeyId, epoch: u32) -> Vec<u8> {
+    kept::seal(|e| e.array(3)?.u8(1)?.bytes(key.as_bytes())?.u32(epoch).map(drop))
 }
 
 fn decode(bytes: &[u8]) -> Result<(KeyId, u32), Malformed> {
@@ -167,6 +169,15 @@ mod tests {
         disk::replace(&disk, &path, &bytes).unwrap();
         assert_eq!(epoch(&disk, dir, &id(1)).unwrap(), Epoch::Lost);
         assert!(Sealer::begin(&disk, dir, key(1), Some(u32::MAX)).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_epoch_of_version_1_is_read_for_ever() {
+        let text = include_str!("../../../docs/formats/golden/gateway-epoch-v1.hex");
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let bytes = encode(&KeyId([3; 32]), 258);
+        assert_eq!(hex(&bytes), text.split_whitespace().collect::<String>());
+        assert_eq!(kept::open(&bytes).and_then(decode), Ok((KeyId([3; 32]), 258)));
     }
 
     /// INV-PURP-1: what is sealed here is an uplink batch and nothing else.

@@ -341,7 +341,7 @@ impl Spool {
             .map(|(offset, bytes)| match Record::decode(&bytes) {
                 Ok(record) => Ok((offset, record)),
                 Err(source) => {
-                    self.0.metrics.violated("ACK-1");
+                    self.0.metrics.violated("INV-ACK-1");
                     Err(SpoolError::BadRecord { offset, source })
                 }
             })
@@ -528,7 +528,7 @@ fn recover(
     if folded_to < first {
         // Somebody moved the file away, or put an old one there: nothing is trimmed before it was folded.
         if was_kept {
-            metrics.violated("REPLAY-1");
+            metrics.violated("INV-REPLAY-1");
         }
         tracing::warn!(path = %windows_path.display(), %folded_to, %first, "windows do not reach the log");
     }

@@ -32,7 +32,7 @@ async fn metrics_and_health_are_shown_on_loopback() {
         "plimsoll_gateway_spool_records 0",
         "plimsoll_gateway_bundle_generation 1",
         "plimsoll_gateway_refused_total{reason=\"forged\"} 0",
-        "plimsoll_invariant_violations_total{invariant=\"ACK-1\"} 0",
+        "plimsoll_invariant_violations_total{invariant=\"INV-ACK-1\"} 0",
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }
