@@ -224,6 +224,7 @@ impl Control {
             self.station.phase.send_replace(Phase::Cut);
             self.connections.wait().await;
         }
+        self.station.registry.close().await;
         tracing::info!("control has ended");
     }
 }

@@ -105,6 +105,8 @@ pub enum RegistryError {
     Write(#[source] sqlx::Error),
     #[error("a change of the registry was given up before its end")]
     GivenUp,
+    #[error("the registry is closed")]
+    Closed,
 }
 
 /// Why an entry of the ownership list or a change of standing is refused.
@@ -148,7 +150,8 @@ pub struct Changed {
 pub struct Registry(Arc<Inner>);
 
 struct Inner {
-    writer: Mutex<SqliteConnection>,
+    /// `None` once it was closed.
+    writer: Mutex<Option<SqliteConnection>>,
     directory: watch::Sender<Arc<Directory>>,
     /// After a write failed and the file could not be read back either, nothing is known and nothing more is answered.
     failed: watch::Sender<bool>,
@@ -164,10 +167,7 @@ impl std::fmt::Debug for Registry {
 enum Plan {
     /// It is so already.
     Keep(Arc<Device>),
-    Write {
-        next: Device,
-        issued: Option<Issued>,
-    },
+    Write(Box<Device>, Option<Box<Issued>>),
 }
 
 impl Registry {
@@ -196,7 +196,7 @@ impl Registry {
         take_site(&mut writer, path, site, policies).await?;
         let now = load(&mut writer).await?;
         Ok(Self(Arc::new(Inner {
-            writer: Mutex::new(writer),
+            writer: Mutex::new(Some(writer)),
             directory: watch::Sender::new(Arc::new(now)),
             failed: watch::Sender::new(false),
         })))
@@ -217,6 +217,17 @@ impl Registry {
         self.0.failed.subscribe()
     }
 
+    /// Waits for the change that is under way and lets the file go, so that the next process need not wait for it. Later
+    /// changes are refused; the directory stays as it is.
+    pub async fn close(&self) {
+        if let Some(writer) = self.0.writer.lock().await.take()
+            && let Err(error) = writer.close().await
+        {
+            // Every change is durable already; what could not be done is the tidying.
+            tracing::warn!(%error, "the registry did not close in good order");
+        }
+    }
+
     /// Puts a serial number on the ownership list. To list it again as it is changes nothing.
     pub async fn list(&self, entry: &Ownership, now: Timestamp) -> Result<Changed, ChangeError> {
         let id = keys::cert::device_id(&entry.serial)?;
@@ -227,20 +238,18 @@ impl Registry {
         let Ownership { serial, role, .. } = entry.clone();
         self.change(move |directory| {
             let Some(known) = directory.device(&id) else {
-                return Ok(Plan::Write {
-                    next: Device {
-                        id,
-                        serial,
-                        role,
-                        zone,
-                        standing: Standing::Listed,
-                        listed_at: now,
-                        enrolled_at: None,
-                        changed_at: now,
-                        keys: Vec::new(),
-                    },
-                    issued: None,
-                });
+                let next = Device {
+                    id,
+                    serial,
+                    role,
+                    zone,
+                    standing: Standing::Listed,
+                    listed_at: now,
+                    enrolled_at: None,
+                    changed_at: now,
+                    keys: Vec::new(),
+                };
+                return Ok(Plan::Write(Box::new(next), None));
             };
             if known.serial != serial {
                 let found = known.serial.clone();
@@ -277,7 +286,7 @@ impl Registry {
             let mut next = Device::clone(known);
             next.standing = to;
             next.changed_at = now;
-            Ok(Plan::Write { next, issued: None })
+            Ok(Plan::Write(Box::new(next), None))
         })
         .await?
     }
@@ -294,10 +303,10 @@ impl Registry {
                 let issued = decide(directory)?;
                 let known = directory.device(&issued.device).expect("who is not listed is refused");
                 let next = known.with_key(issued.key.clone(), now);
-                Ok(Plan::Write { next, issued: Some(issued) })
+                Ok(Plan::Write(Box::new(next), Some(Box::new(issued))))
             })
             .await?;
-        Ok(applied.map(|(changed, issued)| (changed, issued.expect("the plan has one"))))
+        Ok(applied.map(|(changed, issued)| (changed, *issued.expect("the plan has one"))))
     }
 
     async fn change<E: Send + 'static>(
@@ -312,23 +321,24 @@ impl Registry {
     async fn apply<E: Send + 'static>(
         &self,
         plan: impl FnOnce(&Directory) -> Result<Plan, E> + Send + 'static,
-    ) -> Result<Result<(Changed, Option<Issued>), E>, RegistryError> {
+    ) -> Result<Result<(Changed, Option<Box<Issued>>), E>, RegistryError> {
         let registry = self.clone();
         let task = tokio::spawn(async move {
             let mut writer = registry.0.writer.lock().await;
+            let writer = writer.as_mut().ok_or(RegistryError::Closed)?;
             let now = registry.directory();
             let (next, issued) = match plan(&now) {
                 Err(refused) => return Ok(Err(refused)),
                 Ok(Plan::Keep(device)) => {
                     return Ok(Ok((Changed { generation: now.generation(), device }, None)));
                 }
-                Ok(Plan::Write { next, issued }) => (next, issued),
+                Ok(Plan::Write(next, issued)) => (next, issued),
             };
             let id = next.id.clone();
-            let directory = match write(&mut writer, &now, &next, issued.as_ref()).await {
-                Ok(generation) => now.with(generation, next),
+            let directory = match write(writer, &now, &next, issued.as_deref()).await {
+                Ok(generation) => now.with(generation, *next),
                 Err(source) => {
-                    registry.read_again(&mut writer).await?;
+                    registry.read_again(writer).await?;
                     return Err(RegistryError::Write(source));
                 }
             };

@@ -34,7 +34,10 @@ async fn what_was_changed_is_found_again_as_it_was() {
         assert_eq!(changed.generation, 2 + n as u64);
     }
     let before = registry.directory();
-    drop(registry);
+    registry.close().await;
+    let closed = registry.list(&pump(9), Timestamp(9)).await.unwrap_err();
+    assert_eq!(closed.to_string(), "the registry is closed");
+    assert!(!path.with_extension("sqlite-wal").exists(), "everything is in the one file");
     let again = open(&path).await.unwrap();
     assert_eq!(*again.directory(), *before);
     drop(again);
