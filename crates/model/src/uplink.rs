@@ -164,7 +164,7 @@ reasons! {
     BadSignature = 3, "bad_signature";
     /// The key is not one of the device in whose name the gateway handed the message up.
     WrongDevice = 4, "wrong_device";
-    /// The key or its device was revoked before the gateway received the message.
+    /// The device was revoked when the message came up: when it was received, only the gateway says.
     Revoked = 5, "revoked";
     /// The device does not belong to the gateway's zone.
     WrongZone = 6, "wrong_zone";
@@ -176,7 +176,7 @@ reasons! {
     AfterEnd = 9, "after_end";
     /// So old that *taken* no longer knows whether it was taken.
     BeyondMemory = 10, "beyond_memory";
-    /// A loss notice states a range of a key that is not its device's.
+    /// A loss notice states a range, or a first message an epoch's end, of a key that is not its device's.
     ForeignRange = 11, "foreign_range";
 }
 
