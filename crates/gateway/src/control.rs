@@ -29,6 +29,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const UPLINK_TIMEOUT: Duration = Duration::from_secs(60);
 /// On top of what a question for a bundle may wait at control: 32 MiB over 8 Mbit/s.
 const BUNDLE_TIMEOUT: Duration = Duration::from_secs(40);
+/// The least time between two questions for a bundle that brought none.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 /// For how long an answer is still waited for at the end.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 /// How often the cursor is made durable while records are handed up. What is handed up twice is known there.
@@ -152,7 +154,10 @@ impl Uplink {
                     _ = stop.wait_for(|stop| *stop) => continue,
                 }
             }
-            let Some(sealed) = self.sealed().await? else { continue };
+            let Some(sealed) = self.sealed().await? else {
+                tokio::time::sleep(KEEP_EVERY).await;
+                continue;
+            };
             let Some(verdicts) = self.answered(&sealed, &mut backoff, &mut stop).await else {
                 continue;
             };
@@ -269,13 +274,24 @@ pub(crate) async fn follow_bundles(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), BundleError> {
     let mut backoff = Backoff::new(retry_max);
+    let mut unchanged_at = None;
     loop {
+        // A control plane that does not wait before it says "nothing newer" is not asked in a loop.
+        if let Some(at) = unchanged_at.take() {
+            tokio::select! {
+                () = tokio::time::sleep_until(at + ASK_EVERY) => {}
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            }
+        }
+        let (began, before) = (tokio::time::Instant::now(), keeper.newest());
         let asked = tokio::select! {
             asked = ask_for_bundle(&link, &keeper, &metrics, wait) => asked?,
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
         };
         let Some(retry_after) = asked else {
             backoff.reset();
+            let generation = |view: Option<Arc<View>>| view.map(|view| view.generation);
+            unchanged_at = (generation(before) == generation(keeper.newest())).then_some(began);
             continue;
         };
         let pause = backoff.wait(random(), retry_after);

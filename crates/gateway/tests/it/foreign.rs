@@ -1,6 +1,6 @@
 //! Mosquitto's own client, which shares no line with us.
 
-use crate::site::{Device, SITE, Site};
+use crate::site::{Device, Site};
 use disk::SimDisk;
 use keys::pem;
 use std::process::Command;
@@ -47,7 +47,7 @@ async fn mosquitto_pub_gets_its_puback() {
         }
     };
     let (ok, text) = publish(message).await;
-    assert!(ok && text.contains("received PUBACK (Mid: 1, RC:0)"), "{SITE}: {text}");
+    assert!(ok && text.contains("received PUBACK (Mid: 1, RC:0)"), "{text}");
     assert_eq!(site.has_taken(1).await[0].sequence, 7);
     let (_, text) = publish(broken).await;
     assert!(text.contains("RC:153"), "{text}");
