@@ -189,3 +189,14 @@ fn run(command: Command) -> Result<()> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_has_no_two_meanings() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -28,6 +28,7 @@ const BUS: LogConfig = LogConfig {
 const BUS_QUEUE_MAX: usize = 256;
 
 #[derive(clap::Args, Clone, Debug)]
+#[group(id = "station")]
 pub struct Options {
     /// The first of the ports that are used on 127.0.0.1.
     #[arg(long, default_value_t = 18800)]

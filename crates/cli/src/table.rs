@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use api::{Answer, Cell};
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table, TableComponent};
 use std::io::Write;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -26,7 +26,7 @@ pub fn print(answer: &Answer, format: Format, out: &mut impl Write) -> Result<()
 
 fn table(answer: &Answer, out: &mut impl Write) -> Result<()> {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.load_preset(NOTHING).set_style(TableComponent::HeaderLines, '─');
     table.set_header(answer.columns.iter().map(|column| &column.name));
     for row in &answer.rows {
         table.add_row(row.iter().map(plain));

@@ -23,6 +23,7 @@ const CHILD_END: Duration = Duration::from_secs(6);
 const LOOK: Duration = Duration::from_millis(100);
 
 #[derive(clap::Args, Clone, Debug)]
+#[group(id = "up")]
 pub struct Options {
     #[command(flatten)]
     pub station: station::Options,
