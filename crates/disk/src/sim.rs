@@ -426,6 +426,13 @@ impl Disk for SimDisk {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.on()?;
+        let there = dir.ancestors().find(|dir| state.dirs.contains(*dir));
+        if let Some(there) = there.filter(|there| !state.durable_dirs.contains(*there)) {
+            // Whoever made it was killed before it synced the entry, as `RealDisk` has to assume of every directory.
+            drop(state);
+            self.sync_dir(parent(there))?;
+            state = self.state();
+        }
         let missing: Vec<&Path> =
             dir.ancestors().take_while(|dir| !state.dirs.contains(*dir)).collect();
         for dir in missing.into_iter().rev() {
