@@ -4,8 +4,9 @@ use api::Cell;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, Float32Type, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
-    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt64Type,
+    DataType, Decimal128Type, Float32Type, Float64Type, Int64Type, TimeUnit,
+    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType, UInt64Type,
 };
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -13,9 +14,9 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 /// The cells of one column.
 pub(crate) fn cells(array: &ArrayRef) -> Result<Vec<Cell>, ArrowError> {
     use DataType::{
-        Binary, BinaryView, Boolean, Dictionary, FixedSizeBinary, Float16, Float32, Float64, Int8,
-        Int16, Int32, Int64, LargeBinary, LargeUtf8, Null, Timestamp, UInt8, UInt16, UInt32,
-        UInt64, Utf8, Utf8View,
+        Binary, BinaryView, Boolean, Decimal128, Dictionary, FixedSizeBinary, Float16, Float32,
+        Float64, Int8, Int16, Int32, Int64, LargeBinary, LargeUtf8, Null, Timestamp, UInt8, UInt16,
+        UInt32, UInt64, Utf8, Utf8View,
     };
     let len = array.len();
     let each = |cell: &dyn Fn(usize) -> Cell| -> Vec<Cell> {
@@ -43,6 +44,13 @@ pub(crate) fn cells(array: &ArrayRef) -> Result<Vec<Cell>, ArrowError> {
         BinaryView => each(&|i| hex(array.as_binary_view().value(i))),
         FixedSizeBinary(_) => each(&|i| hex(array.as_fixed_size_binary().value(i))),
         Timestamp(unit, _) => times(array, unit),
+        // What a signed and an unsigned number come to. With a fraction it is text, lest a digit be lost.
+        Decimal128(_, 0) => each(&|i| {
+            let value = array.as_primitive::<Decimal128Type>().value(i);
+            let signed = i64::try_from(value).map(Cell::from);
+            let unsigned = || u64::try_from(value).map(Cell::from);
+            signed.or_else(|_| unsigned()).unwrap_or_else(|_| value.to_string().into())
+        }),
         Dictionary(_, values) => cells(&cast(array, values)?)?,
         _ => texts(array)?,
     })

@@ -66,6 +66,9 @@ pub struct QueryBounds {
     pub answer_bytes_max: usize,
     /// Bytes of SQL: planning grows with them, and cannot be interrupted.
     pub sql_bytes_max: usize,
+    /// Words and operators of SQL; literals and commas do not count, so that a list may be long. Each of them may nest one
+    /// level deeper, and a level takes up to 32 KB of stack in a build without optimisation.
+    pub sql_words_max: usize,
     pub running_max: usize,
     /// Beyond these a question is refused at once.
     pub waiting_max: usize,
@@ -81,6 +84,7 @@ impl Default for QueryBounds {
             rows_max: 10_000,
             answer_bytes_max: 32 * 1024 * 1024,
             sql_bytes_max: 64 * 1024,
+            sql_words_max: 1000,
             running_max: 2,
             waiting_max: 8,
             threads: 2,

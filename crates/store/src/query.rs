@@ -11,7 +11,7 @@
 //! | memory of sorts, joins and groups | a pool of its own, nothing is spilled | `TooLarge` |
 //! | rows | a limit in the plan | cut off, `truncated` |
 //! | bytes of the answer | a count | `TooLarge` |
-//! | bytes of SQL | a comparison | `BadSql` |
+//! | bytes of SQL, and how deep it can nest | a comparison, a count of its words | `BadSql` |
 //!
 //! DataFusion's pool is no hard wall: what a scan holds is not counted, and that is bounded by its batches.
 
@@ -41,6 +41,8 @@ use datafusion::functions::core::expr_fn::coalesce;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, cast, ident};
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionConfig;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use futures::StreamExt;
 use object_store::local::LocalFileSystem;
 use std::path::Path;
@@ -56,6 +58,10 @@ const SCHEMA: &str = "public";
 
 /// Footers of files, decoded: some 10 KB each, so that those of a week stay.
 const FOOTERS_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Of a thread that plans and runs questions, virtual until it is touched. Planning recurses, and a thread that overflows its
+/// stack takes the process with it: see [`QueryBounds::sql_words_max`].
+const STACK_BYTES: usize = 64 * 1024 * 1024;
 
 /// How much longer than its time a question is waited for. It is only passed by a step of a plan that does not yield; such
 /// a one keeps its place among the running ones until it ends.
@@ -104,6 +110,7 @@ impl Engine {
             // Reads of files: more of them at once gain nothing, and others queue.
             .max_blocking_threads(bounds.threads * 4)
             .thread_name("query")
+            .thread_stack_size(STACK_BYTES)
             .on_thread_start(|| {
                 // Of this thread alone, on Linux. Without it questions still run apart, only less so.
                 if let Err(e) = rustix::process::nice(19) {
@@ -154,6 +161,11 @@ impl Engine {
             return Err(QueryError::BadSql(format!(
                 "it has {found} bytes, expected at most {max}"
             )));
+        }
+        let (found, max) = (words(&sql)?, self.bounds.sql_words_max);
+        if found > max {
+            let what = format!("it has {found} words and operators, expected at most {max}");
+            return Err(QueryError::BadSql(what));
         }
         let rows_max = rows_max.map_or(self.bounds.rows_max, |n| n.min(self.bounds.rows_max));
         let time_max = time_max_ms
@@ -345,6 +357,24 @@ impl Desk {
             .with_catalog_list(catalog_of(Arc::new(tables))?)
             .build())
     }
+}
+
+/// Tokens that may nest one level deeper each. What nests by parentheses is bounded by the parser itself.
+fn words(sql: &str) -> Result<usize, QueryError> {
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize();
+    let tokens = tokens.map_err(|e| QueryError::BadSql(e.to_string()))?;
+    let nests = |token: &&Token| {
+        !matches!(
+            token,
+            Token::Comma
+                | Token::LParen
+                | Token::RParen
+                | Token::Whitespace(_)
+                | Token::Number(..)
+                | Token::SingleQuotedString(_)
+        )
+    };
+    Ok(tokens.iter().filter(nests).count())
 }
 
 /// One more row than may be shown tells whether there are more; and a sort need not keep what is never shown.

@@ -17,8 +17,8 @@
 
 use crate::schema::{Table, batch, time_type};
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, StringViewBuilder, TimestampMicrosecondArray,
-    UInt64Array,
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, StringViewBuilder,
+    TimestampMicrosecondArray,
 };
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
@@ -35,7 +35,7 @@ first_value(last ORDER BY last_time DESC, last DESC) AS last, max(last_time) AS 
 FROM (\
 SELECT time, device, series, count, sum, min, max, first, first_time, last, last_time FROM parts \
 UNION ALL \
-SELECT date_trunc('minute', time) AS time, device, series, CAST(1 AS BIGINT UNSIGNED) AS count, \
+SELECT date_trunc('minute', time) AS time, device, series, CAST(1 AS BIGINT) AS count, \
 value AS sum, value AS min, value AS max, value AS first, time AS first_time, \
 value AS last, time AS last_time FROM rows WHERE value IS NOT NULL\
 ) GROUP BY time, device, series";
@@ -81,7 +81,7 @@ struct Part {
     /// A row of its device and series.
     row: usize,
     minute: i64,
-    count: u64,
+    count: i64,
     sum: f64,
     min: f64,
     max: f64,
@@ -135,7 +135,7 @@ fn table(
             time(|part| part.minute),
             text(devices),
             text(series),
-            Arc::new(UInt64Array::from_iter_values(parts.iter().map(|part| part.count))),
+            Arc::new(Int64Array::from_iter_values(parts.iter().map(|part| part.count))),
             float(|part| part.sum),
             float(|part| part.min),
             float(|part| part.max),

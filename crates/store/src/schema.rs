@@ -119,7 +119,7 @@ static ROLLUP: LazyLock<SchemaRef> = LazyLock::new(|| {
         ("time", time_type(), !NULL),
         ("device", TEXT, !NULL),
         ("series", TEXT, !NULL),
-        ("count", DataType::UInt64, !NULL),
+        ("count", DataType::Int64, !NULL),
         ("sum", DataType::Float64, !NULL),
         ("min", DataType::Float64, !NULL),
         ("max", DataType::Float64, !NULL),

@@ -149,6 +149,10 @@ impl Shard {
             self.bytes += record.len() as u64;
             self.since.get_or_insert(now.uptime);
             self.count(&intake);
+            if self.is_full() {
+                // What else was read is read again after the flush.
+                break;
+            }
         }
         self.show();
         Ok(!records.is_empty() && self.next < self.reader.end().0)
@@ -156,14 +160,18 @@ impl Shard {
 
     /// Whether it is time to flush.
     pub fn is_due(&self, now: Now) -> bool {
-        let FlushBounds { rows_max, bytes_max, .. } = self.parts.flush;
         match self.no_room_until {
             Some(until) => now.uptime >= until,
-            None if self.fresh.rows >= rows_max || self.fresh.bytes >= bytes_max => true,
-            // Repeats make no rows, and are still to be committed some time.
-            None if self.bytes >= bytes_max as u64 => true,
-            None => self.due_at().is_some_and(|due| now.uptime >= due),
+            None => self.is_full() || self.due_at().is_some_and(|due| now.uptime >= due),
         }
+    }
+
+    fn is_full(&self) -> bool {
+        let FlushBounds { rows_max, bytes_max, .. } = self.parts.flush;
+        self.fresh.rows >= rows_max
+            || self.fresh.bytes >= bytes_max
+            // Repeats make no rows, and are still to be committed some time.
+            || self.bytes >= bytes_max as u64
     }
 
     /// When it will be time to flush, if nothing more comes. `None`: there is nothing to flush.

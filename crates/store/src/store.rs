@@ -40,13 +40,26 @@ struct Consumer {
 
 impl Store {
     /// Opens or makes the store in `config.dir` over these shards of the bus, in their order; their number is fixed by the
-    /// first start. Blocks on the disk. Another process that has the store open loses it.
-    pub fn open(
-        config: Config,
+    /// first start. Another process that has the store open loses it.
+    pub async fn open(
         disk: SharedDisk,
+        config: Config,
+        bus: Vec<Writer>,
+        mac: MacKey,
+    ) -> Result<Self, StoreError> {
+        // It reads what every shard remembers, and lists every file.
+        let opened =
+            tokio::task::spawn_blocking(move || Self::open_blocking(disk, config, &bus, mac));
+        opened.await.map_err(|e| StoreError::Start { what: "the store", source: e.into() })?
+    }
+
+    /// [`Store::open`] for who may block.
+    pub fn open_blocking(
+        disk: SharedDisk,
+        config: Config,
         bus: &[Writer],
         mac: MacKey,
-    ) -> Result<Arc<Self>, StoreError> {
+    ) -> Result<Self, StoreError> {
         let Config { dir, flush, raw_retention, raw_bytes_max, query } = config;
         for dir in [dir.clone(), dir.join("files"), dir.join("taken")] {
             disk.create_dir_all(&dir).map_err(StoreError::disk("create the directory", &dir))?;
@@ -82,7 +95,7 @@ impl Store {
         let known = catalog.files().map_err(|source| StoreError::OpenCatalog { path, source })?;
         shelf.put(known);
         let engine = Engine::new(shelf.clone(), &files, shards, query, metrics.clone())?;
-        Ok(Arc::new(Self { engine, shelf, metrics, consumers: Mutex::new(consumers) }))
+        Ok(Self { engine, shelf, metrics, consumers: Mutex::new(consumers) })
     }
 
     /// Ingests until `shutdown` resolves, and then until what is durable on the bus is in files. To be called once.

@@ -1,0 +1,13 @@
+//! The promises of the store. One binary, since each one that links the query engine takes a while.
+
+mod catalog;
+mod cuts;
+mod files;
+mod formats;
+mod ingest;
+mod isolation;
+mod plant;
+mod query;
+mod rollup;
+mod shard;
+mod snapshot;

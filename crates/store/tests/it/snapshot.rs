@@ -1,0 +1,55 @@
+//! While rows move from memory into files, a question sees each of them once.
+
+use crate::plant::{Device, Running, START_US, readings};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_is_never_seen_twice_and_never_vanishes_during_flushes() {
+    const PACKS: u64 = 150;
+    const READINGS: u64 = 6;
+    // Each pack is a flush, or every other one.
+    let running = Arc::new(Running::start(|config| config.flush.rows_max = 10).await);
+    // Counted once they are durable on the bus, so what a question sees may be more, and never less than before.
+    let done = Arc::new(AtomicBool::new(false));
+    let asked = Arc::new(AtomicU64::new(0));
+    let ask = {
+        let (running, done, asked) = (running.clone(), done.clone(), asked.clone());
+        async move {
+            let sql = "select count(*), count(distinct concat(key, '/', sequence, '/', \"index\")), \
+                       count(distinct sequence), \
+                       (select coalesce(sum(count), 0) from readings_1m) from readings";
+            let mut seen = 0;
+            while !done.load(Ordering::Acquire) || seen < PACKS * READINGS {
+                let row = running.ask(sql).await.unwrap().rows.remove(0);
+                let [rows, distinct, packs, rolled_up] =
+                    [0, 1, 2, 3].map(|i| row[i].as_u64().unwrap());
+                assert_eq!(rows, distinct, "a row is seen twice");
+                assert_eq!(rows, packs * READINGS, "a part of a pack is seen");
+                assert_eq!(rows, rolled_up, "the rollup is of another instant");
+                assert!(rows >= seen, "{seen} rows were there, and then {rows}");
+                seen = rows;
+                asked.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    let asking = tokio::spawn(ask);
+    // All of one device, so that the rows of one shard are counted: shards step each by itself.
+    let mut device = Device::new("pump-7", 1);
+    for pack in 0..PACKS {
+        let message = device.seal(&readings("t", START_US + pack as i64, READINGS as usize));
+        running.put(&device.id, vec![device.entry(message)]).await;
+        if pack % 4 == 3 {
+            // Lets questions fall between steps, however fast this machine is.
+            let before = asked.load(Ordering::Relaxed);
+            while asked.load(Ordering::Relaxed) == before && !asking.is_finished() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    done.store(true, Ordering::Release);
+    asking.await.unwrap();
+    let steps = running.store.snapshot().version;
+    println!("{} questions during {steps} steps", asked.load(Ordering::Relaxed));
+    assert!(steps >= 20, "only {steps} steps");
+}
