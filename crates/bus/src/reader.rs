@@ -83,6 +83,12 @@ impl Index {
         self.segments.front().expect("a log has a segment").first
     }
 
+    /// The offset behind the last record of the segment that holds this one.
+    fn end_of_segment_of(&self, offset: Offset) -> Offset {
+        let after = self.segments.partition_point(|segment| segment.first <= offset);
+        self.segments.get(after).map_or(self.end, |segment| segment.first)
+    }
+
     /// The segment that holds a record between first and end.
     fn segment_of(&mut self, offset: Offset) -> Option<&mut Segment> {
         let after = self.segments.partition_point(|segment| segment.first <= offset);
@@ -139,7 +145,7 @@ impl LogReader {
         records_max: usize,
         bytes_max: usize,
     ) -> Result<bool, LogError> {
-        let (path, salt, start, until) = {
+        let (path, salt, start, until, last) = {
             let mut index = self.shared.index();
             let (first, end) = (index.first(), index.end);
             if *next < first {
@@ -151,8 +157,10 @@ impl LogReader {
             if *next == end {
                 return Ok(false);
             }
+            let last = index.end_of_segment_of(*next);
             let segment = index.segment_of(*next).expect("a record of the log is in a segment");
-            (segment.path.clone(), segment.salt, segment.place_before(*next), segment.bytes)
+            let start = segment.place_before(*next);
+            (segment.path.clone(), segment.salt, start, segment.bytes, last)
         };
         let mut cursor = Cursor::new(&*self.shared.disk, &path, salt, start, until);
         let mut places = Vec::new();
@@ -188,9 +196,9 @@ impl LogReader {
                 return Err(self.why(stop, &path, position, offset));
             }
         }
-        if cursor.at_end() && cursor.offset < *next {
+        if cursor.at_end() && cursor.offset != last {
             let (expected, found) =
-                (format!("record {next}"), format!("the end at {}", cursor.offset));
+                (format!("records up to {last}"), format!("the end at {}", cursor.offset));
             let stop = Stop::Bad { expected, found };
             return Err(self.why(stop, &path, cursor.position, cursor.offset));
         }

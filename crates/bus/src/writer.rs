@@ -234,14 +234,7 @@ impl Thread {
                 tracing::warn!(error = %e, source = ?std::error::Error::source(e), "log not trimmed");
             }
             let (end, poisoned) = (log.end(), log.is_poisoned());
-            {
-                let mut state = self.desk.state();
-                state.log_bytes = log.bytes();
-                if poisoned {
-                    // Before anybody hears of the failure: nothing is queued behind it.
-                    state.life = Life::Failed;
-                }
-            }
+            self.desk.state().log_bytes = log.bytes();
             if self.durable_end.borrow().lt(&end) {
                 self.durable_end.send_replace(end);
             }
@@ -250,7 +243,8 @@ impl Thread {
                 let _ = answer.send(result);
             }
             if poisoned {
-                break;
+                // What is queued is refused when the thread is dropped.
+                return;
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use crate::{DIR, SMALL, open, payload, read_all};
 use bus::{Log, LogError, Offset};
-use disk::{Cuts, SimDisk, SyncMode};
+use disk::{Cuts, Disk, SimDisk, SyncMode};
 use std::path::Path;
 
 const SEEDS: std::ops::Range<u64> = 0..12;
@@ -183,6 +183,51 @@ fn run_cramped(disk: &SimDisk, promised: &mut Promised) -> Result<(), LogError> 
 #[test]
 fn a_cut_on_a_full_disk_brings_back_nothing_that_was_refused() {
     Cuts::over(SEEDS).run(cramped_workload, check).holds("bus log, full disk");
+}
+
+#[test]
+fn a_segment_that_could_not_be_begun_does_not_come_back() {
+    // The new segment's header has no room. A smaller group then goes to the segment before, behind the record that
+    // would have been the new one's first.
+    let workload = |disk: &SimDisk| {
+        let mut promised = Promised::default();
+        let _ = run_into_a_full_roll(disk, &mut promised);
+        promised
+    };
+    Cuts::over(SEEDS).run(workload, check).holds("bus log, no room for a segment");
+}
+
+fn run_into_a_full_roll(disk: &SimDisk, promised: &mut Promised) -> Result<(), LogError> {
+    let mut log = Log::open(disk.shared(), Path::new(DIR), SMALL)?;
+    promised.commit(&mut log, vec![vec![1; 400]])?;
+    disk.set_capacity(log.bytes() + 20);
+    assert!(!promised.commit(&mut log, vec![vec![2; 200]])?);
+    disk.set_capacity(u64::MAX);
+    promised.commit(&mut log, vec![vec![3; 30]])?;
+    promised.commit(&mut log, vec![vec![4; 200]])?;
+    Ok(())
+}
+
+#[test]
+fn a_segment_that_was_made_again_can_be_cut_again() {
+    let workload = |disk: &SimDisk| {
+        let mut promised = Promised::default();
+        let _ = run_from_a_cut_roll(disk, &mut promised);
+        promised
+    };
+    Cuts::over(SEEDS).run(workload, check).holds("bus log, a segment made again");
+}
+
+fn run_from_a_cut_roll(disk: &SimDisk, promised: &mut Promised) -> Result<(), LogError> {
+    let mut log = Log::open(disk.shared(), Path::new(DIR), SMALL)?;
+    promised.commit(&mut log, group(0, 3))?;
+    drop(log);
+    // As a cut leaves it that was made just after the new segment's name.
+    let _ = disk.create(&Path::new(DIR).join("00000000000000000003.log"));
+    let mut log = Log::open(disk.shared(), Path::new(DIR), SMALL)?;
+    promised.commit(&mut log, group(3, 2))?;
+    promised.commit(&mut log, group(5, 2))?;
+    Ok(())
 }
 
 #[test]

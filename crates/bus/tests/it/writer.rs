@@ -6,9 +6,13 @@ use disk::{Disk, File, SimDisk, SyncMode};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 const ROOMY: LogConfig =
     LogConfig { segment_bytes: 1 << 20, bytes_max: 1 << 24, record_bytes_max: 1 << 16 };
+
+/// Far longer than anything here takes: a promise that is broken fails its test and does not hang it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn block<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
@@ -103,10 +107,10 @@ impl Gate {
     }
 
     fn wait_for_a_sync(&self) {
-        let mut state = self.state.lock().unwrap();
-        while state.waiting == 0 {
-            state = self.moved.wait(state).unwrap();
-        }
+        let state = self.state.lock().unwrap();
+        let waiting = |state: &mut GateState| state.waiting == 0;
+        let (_state, waited) = self.moved.wait_timeout_while(state, PATIENCE, waiting).unwrap();
+        assert!(!waited.timed_out(), "no sync came");
     }
 
     fn syncs(&self) -> usize {
@@ -232,7 +236,8 @@ fn what_waits_counts_against_the_bound_of_the_log() {
     gate.wait_for_a_sync();
     let refused = loop {
         match writer.submit(vec![0; 80]) {
-            Ok(answer) => answers.push(answer),
+            Ok(answer) if answers.len() < 100 => answers.push(answer),
+            Ok(_) => panic!("100 records of 100 bytes are taken into 1,000"),
             Err(refused) => break refused,
         }
     };
@@ -253,8 +258,8 @@ fn what_waits_counts_against_the_bound_of_the_log() {
     }
     // The reader catches up and trims: there is room again.
     writer.trim(Offset(taken));
-    let mut offset = block(writer.append(vec![0; 80]));
-    while matches!(offset, Err(LogError::Full { .. })) {
+    let (mut offset, start) = (block(writer.append(vec![0; 80])), Instant::now());
+    while matches!(offset, Err(LogError::Full { .. })) && start.elapsed() < PATIENCE {
         std::thread::yield_now();
         offset = block(writer.append(vec![0; 80]));
     }
@@ -277,13 +282,13 @@ fn a_failed_sync_fails_all_that_waited_and_everything_after() {
         let waiting = writer.submit(payload(2)).unwrap();
         let reader = writer.reader();
         gate.set_closed(false);
-        let mut failed = writer.failed();
-        block(failed.wait_for(|failed| *failed)).unwrap();
         assert!(matches!(
             in_flight.blocking_recv().unwrap(),
             Err(LogError::Io { attempt: "sync", .. })
         ));
         assert!(matches!(waiting.blocking_recv().unwrap(), Err(LogError::Poisoned { .. })));
+        let mut failed = writer.failed();
+        block(failed.wait_for(|failed| *failed)).unwrap();
         assert!(matches!(writer.submit(payload(3)), Err(LogError::Poisoned { .. })));
         assert!(matches!(block(writer.append(payload(3))), Err(LogError::Poisoned { .. })));
         assert_eq!(*writer.durable_end().borrow(), Offset(1));

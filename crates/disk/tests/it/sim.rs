@@ -198,6 +198,19 @@ fn a_directory_is_durable_once_it_is_made_and_cut_or_unsynced_may_be_lost_with_w
         })
         .collect();
     assert_eq!(found, BTreeSet::from([(true, false), (true, true)]));
+    // A process that was killed between the two left it unsynced: the next one syncs it, when it asks for it or for one
+    // below it.
+    for (seed, again) in SEEDS.flat_map(|seed| [(seed, "/a"), (seed, "/a/b")]) {
+        let disk = SimDisk::new(seed);
+        disk.set_cut(Cut::At(1));
+        disk.create_dir_all(Path::new("/a")).unwrap_err();
+        disk.restart();
+        assert!(disk.exists(Path::new("/a")).unwrap());
+        disk.create_dir_all(Path::new(again)).unwrap();
+        disk.cut_now();
+        disk.reboot();
+        assert!(disk.exists(Path::new(again)).unwrap());
+    }
     let lost = |seed| {
         let disk = SimDisk::new(seed);
         disk.set_sync_mode(SyncMode::Lies);
