@@ -60,6 +60,11 @@ impl Segment {
         }
     }
 
+    #[cfg(test)]
+    pub fn marks(&self) -> usize {
+        self.marks.len()
+    }
+
     /// The nearest known place at or before a record.
     fn place_before(&self, offset: Offset) -> (Offset, u64) {
         if self.hint.0 == offset {

@@ -4,9 +4,11 @@
 //!
 //! * What was appended since the last `sync` survives a cut wholly, not at all, or as any mix of 512-byte sectors: kept,
 //!   zero, or garbage; the length may have grown or not. A cut in the middle of a `sync` is such a cut too.
-//! * A creation, rename or removal survives only if its directory was synced after it; unsynced ones survive or not,
-//!   each end of a rename by itself (so that a file may be found under both names, or under none).
-//! * A truncation that was not synced may be undone; bytes appended behind it are as unsafe as any.
+//! * A creation, rename or removal survives only if its directory was synced after it; of several unsynced ones any may
+//!   be the last that survives, for each name by itself (so that a renamed file may be found under both names, or under
+//!   none, and a file that was created and removed again may be back).
+//! * A truncation that was not synced may be undone, for the bytes that had been synced and for those that had not;
+//!   bytes appended behind it are as unsafe as any.
 //! * Every operation that changes something is counted. The one at which the power is cut happens in part or not at
 //!   all; all later ones fail until [`SimDisk::reboot`], and handles from before it fail for ever.
 //! * [`SimDisk::restart`] is the death of the process alone: nothing is lost, and nothing that was unsynced is synced.
@@ -58,6 +60,8 @@ struct State {
     /// What the last sync of each directory made durable.
     durable_names: BTreeMap<PathBuf, FileNo>,
     durable_dirs: BTreeSet<PathBuf>,
+    /// What each name has stood for since its directory was synced: any of it may be what survives.
+    unsynced_names: BTreeMap<PathBuf, Vec<Option<FileNo>>>,
     files: BTreeMap<FileNo, Inode>,
     next_file: u64,
     random: u64,
@@ -81,6 +85,8 @@ struct Inode {
     untouched: usize,
     /// What a failed sync gave up: seen until the next cut, never durable.
     given_up: Vec<Range<usize>>,
+    /// What the last unsynced truncation found.
+    before_truncation: Vec<u8>,
 }
 
 impl SimDisk {
@@ -91,6 +97,7 @@ impl SimDisk {
             dirs: BTreeSet::from([PathBuf::from("/"), PathBuf::new()]),
             durable_names: BTreeMap::new(),
             durable_dirs: BTreeSet::from([PathBuf::from("/"), PathBuf::new()]),
+            unsynced_names: BTreeMap::new(),
             files: BTreeMap::new(),
             next_file: 0,
             random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
@@ -235,19 +242,20 @@ impl State {
         }
         self.durable_dirs = self.dirs.clone();
         let all: BTreeSet<PathBuf> =
-            self.names.keys().chain(self.durable_names.keys()).cloned().collect();
+            self.unsynced_names.keys().chain(self.durable_names.keys()).cloned().collect();
         let mut settled = BTreeMap::new();
         for path in all {
             if !self.dirs.contains(parent(&path)) {
                 continue;
             }
-            let (seen, durable) =
-                (self.names.get(&path).copied(), self.durable_names.get(&path).copied());
-            let kept = if seen == durable || self.one_in(2) { seen } else { durable };
+            let mut states = self.unsynced_names.remove(&path).unwrap_or_default();
+            states.push(self.durable_names.get(&path).copied());
+            let kept = states[(self.random() % states.len() as u64) as usize];
             settled.extend(kept.map(|no| (path, no)));
         }
         self.names = settled.clone();
         self.durable_names = settled;
+        self.unsynced_names.clear();
     }
 
     fn settle_bytes(&mut self) {
@@ -258,14 +266,16 @@ impl State {
             let bytes = self.torn(&inode);
             let untouched = bytes.len();
             let inode =
-                Inode { seen: bytes.clone(), durable: bytes, untouched, given_up: Vec::new() };
+                Inode { seen: bytes.clone(), durable: bytes, untouched, ..Inode::default() };
             self.files.insert(no, inode);
         }
     }
 
     /// What a cut leaves of a file.
     fn torn(&mut self, inode: &Inode) -> Vec<u8> {
-        if inode.untouched == inode.durable.len() && inode.untouched == inode.seen.len() {
+        let untouched =
+            inode.untouched == inode.durable.len() && inode.untouched == inode.seen.len();
+        if untouched && inode.before_truncation.is_empty() {
             return inode.durable.clone();
         }
         match self.random() % 4 {
@@ -274,7 +284,8 @@ impl State {
             1 => return inode.durable.clone(),
             _ => {}
         }
-        let seen = inode.written();
+        let late = !inode.before_truncation.is_empty() && self.one_in(2);
+        let seen = if late { inode.before_truncation.clone() } else { inode.written() };
         let mut out = inode.durable[..inode.untouched].to_vec();
         let len = out.len() + (self.random() as usize) % (seen.len() - out.len() + 1);
         while out.len() < len {
@@ -287,6 +298,14 @@ impl State {
             }
         }
         out
+    }
+
+    fn set_name(&mut self, path: &Path, no: Option<FileNo>) {
+        match no {
+            Some(no) => _ = self.names.insert(path.to_owned(), no),
+            None => _ = self.names.remove(path),
+        }
+        self.unsynced_names.entry(path.to_owned()).or_default().push(no);
     }
 
     fn inode(&mut self, path: &Path) -> io::Result<FileNo> {
@@ -311,6 +330,7 @@ impl Inode {
     fn sync(&mut self) {
         self.durable = self.written();
         self.untouched = self.durable.len();
+        self.before_truncation.clear();
     }
 
     /// A sync failed, and what it was to write counts as written.
@@ -319,6 +339,7 @@ impl Inode {
     }
 
     fn truncate(&mut self, len: usize) {
+        self.before_truncation = self.written();
         self.seen.truncate(len);
         self.untouched = self.untouched.min(len);
         for range in &mut self.given_up {
@@ -356,7 +377,7 @@ impl Disk for SimDisk {
         let no = FileNo(state.next_file);
         state.next_file += 1;
         state.files.insert(no, Inode::default());
-        state.names.insert(path.to_owned(), no);
+        state.set_name(path, Some(no));
         if cut { Err(power_is_cut()) } else { Ok(Box::new(self.handle(&state, no))) }
     }
 
@@ -409,8 +430,8 @@ impl Disk for SimDisk {
         state.need_dir(parent(to))?;
         let no = state.inode(from)?;
         let cut = state.step_whole()?;
-        state.names.remove(from);
-        state.names.insert(to.to_owned(), no);
+        state.set_name(from, None);
+        state.set_name(to, Some(no));
         if cut { Err(power_is_cut()) } else { Ok(()) }
     }
 
@@ -419,7 +440,7 @@ impl Disk for SimDisk {
         state.on()?;
         state.inode(path)?;
         let cut = state.step_whole()?;
-        state.names.remove(path);
+        state.set_name(path, None);
         if cut { Err(power_is_cut()) } else { Ok(()) }
     }
 
@@ -465,6 +486,7 @@ impl Disk for SimDisk {
                 return Err(e);
             }
         }
+        state.unsynced_names.retain(|path, _| parent(path) != dir);
         state.durable_names.retain(|path, _| parent(path) != dir);
         let here = state.names.iter().filter(|(path, _)| parent(path) == dir);
         state.durable_names.extend(here.map(|(path, no)| (path.clone(), *no)));

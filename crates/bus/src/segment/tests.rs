@@ -2,6 +2,7 @@
 //! what was written then is still read.
 
 use super::*;
+use crate::reader::Segment;
 use crate::{Log, LogConfig};
 use disk::SimDisk;
 
@@ -69,6 +70,37 @@ fn a_whole_record_proves_that_the_write_before_it_was_durable_and_not_its_own() 
     assert_eq!(proof_of_damage(&bytes[record(0)..record(2)], SALT, FIRST), None);
     // Nor does a record of another segment.
     assert_eq!(proof_of_damage(&bytes[record(0)..], SALT ^ 1, FIRST), None);
+}
+
+#[test]
+fn a_segment_that_ends_before_the_next_one_begins_is_reported_when_it_is_read() {
+    // Both are whole, and the headers agree: only the records are too few.
+    let (dir, disk) = (Path::new("/log"), SimDisk::new(1));
+    disk.create_dir_all(dir).unwrap();
+    let before_bytes = golden().len() as u64;
+    let next = Header { salt: SALT, first: Offset(12), before_first: FIRST, before_bytes };
+    disk::replace(&disk, &path(dir, FIRST), &golden()).unwrap();
+    disk::replace(&disk, &path(dir, next.first), &next.encode()).unwrap();
+    let config = LogConfig { segment_bytes: 1 << 20, bytes_max: 1 << 20, record_bytes_max: 100 };
+    let reader = Log::open(disk.shared(), dir, config).unwrap().reader();
+    assert_eq!(reader.read(FIRST, 2, 1000).unwrap().len(), 2);
+    for from in [7, 9, 10, 11] {
+        assert!(matches!(
+            reader.read(Offset(from), 100, 1000),
+            Err(LogError::Corrupt { offset: Offset(10), .. })
+        ));
+    }
+    assert_eq!(reader.read(Offset(12), 100, 1000).unwrap(), []);
+}
+
+#[test]
+fn marks_are_few() {
+    let header = Header { salt: SALT, first: FIRST, before_first: FIRST, before_bytes: 0 };
+    let mut segment = Segment::new(Path::new("/log"), &header, HEADER_LEN);
+    for n in 0..100_000 {
+        segment.mark((Offset(FIRST.0 + n), HEADER_LEN + n * 21));
+    }
+    assert!(segment.marks() as u64 <= 1 + 100_000 * 21 / Segment::MARK_EVERY);
 }
 
 #[test]

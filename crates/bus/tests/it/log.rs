@@ -47,6 +47,19 @@ fn a_read_stops_at_its_bounds_and_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn readers_that_step_and_jump_find_their_records() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    fill(&mut log, 0..100);
+    let reader = log.reader();
+    for step in 1..8 {
+        for from in (0..97).step_by(step).chain((0..97).rev().step_by(step)) {
+            assert_eq!(reader.read(Offset(from), 3, 1 << 20).unwrap(), expect(from..from + 3));
+        }
+    }
+}
+
+#[test]
 fn what_is_not_committed_is_not_read() {
     let disk = SimDisk::new(1);
     let mut log = open(&disk);

@@ -12,7 +12,7 @@ const ROOMY: LogConfig =
     LogConfig { segment_bytes: 1 << 20, bytes_max: 1 << 24, record_bytes_max: 1 << 16 };
 
 /// Far longer than anything here takes: a promise that is broken fails its test and does not hang it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn block<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)

@@ -134,6 +134,38 @@ fn a_later_creation_may_be_kept_where_an_earlier_one_is_lost() {
 }
 
 #[test]
+fn a_file_that_was_created_and_removed_unsynced_may_be_back() {
+    let create_and_remove = |disk: &SimDisk| {
+        disk.create(path()).unwrap().append(b"a").unwrap();
+        disk.remove(path()).unwrap();
+    };
+    let kept = outcomes(create_and_remove);
+    assert!(kept.contains(&None) && kept.contains(&Some(b"a".to_vec())), "{kept:?}");
+    let kept = outcomes(|disk| {
+        create_and_remove(disk);
+        disk.sync_dir(root()).unwrap();
+    });
+    assert_eq!(kept, BTreeSet::from([None]));
+}
+
+#[test]
+fn bytes_that_were_appended_and_cut_off_unsynced_may_be_back() {
+    let append_and_truncate = |disk: &SimDisk| {
+        let mut file = synced(disk, &[1; 100]);
+        file.append(&[2; 600]).unwrap();
+        file.truncate(100).unwrap();
+        file
+    };
+    let kept = outcomes(|disk| drop(append_and_truncate(disk)));
+    let kept: Vec<Vec<u8>> = kept.into_iter().flatten().collect();
+    assert!(kept.contains(&vec![1; 100]));
+    assert!(kept.iter().any(|bytes| bytes[100..].contains(&2)), "back");
+    assert!(kept.iter().all(|bytes| bytes[..100] == [1; 100]));
+    let kept = outcomes(|disk| append_and_truncate(disk).sync().unwrap());
+    assert_eq!(kept, BTreeSet::from([Some(vec![1; 100])]));
+}
+
+#[test]
 fn a_rename_that_was_not_synced_may_be_lost_and_one_that_was_is_kept() {
     let put = |disk: &SimDisk, sync_first: bool| {
         synced(disk, b"old");
