@@ -68,7 +68,7 @@ fn one(target: &Target, options: &Options) -> Result<()> {
     let kept = inputs.len();
     let end = Instant::now() + Duration::from_secs(options.seconds);
     // The clock is asked once in a while: it costs as much as a small parser.
-    let more = |executions: u64| executions % 64 != 0 || Instant::now() < end;
+    let more = |executions: u64| !executions.is_multiple_of(64) || Instant::now() < end;
     let report = run::run(target, inputs, options.seed, more).or_else(|broken| {
         let file = format!("target/fuzz-{}-broken.bin", target.name);
         std::fs::write(&file, &broken.input).with_context(|| format!("writing {file}"))?;
