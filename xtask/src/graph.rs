@@ -196,7 +196,7 @@ fn draw(crates: &[Crate]) -> String {
                      # Held by `cargo xtask graph`, written by `cargo xtask graph --bless`.\n"
             .to_owned();
     for (tier, (words, names)) in TIERS.iter().enumerate() {
-        drawn.push_str(format!("\ntier {tier}: {words}\n"));
+        drawn.push_str(&format!("\ntier {tier}: {words}\n"));
         for name in *names {
             let Some(a_crate) = crates.iter().find(|c| c.name == *name) else { continue };
             let ours = |of: &BTreeSet<String>| {
@@ -207,7 +207,7 @@ fn draw(crates: &[Crate]) -> String {
             let only_tests = a_crate.tests_use.difference(&a_crate.uses).cloned().collect();
             match ours(&only_tests) {
                 tests if tests.is_empty() => drawn.push('\n'),
-                tests => drawn.push_str(format!("   tests: {tests}\n")),
+                tests => drawn.push_str(&format!("   tests: {tests}\n")),
             }
         }
     }
