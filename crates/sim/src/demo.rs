@@ -175,11 +175,10 @@ impl Demo {
         let message = std::fs::read(self.fleet.data.join(format!("{victim}.last")))?;
         let by_another = self.publish(1, &thief, &thief, &message)?;
         let to_anothers_topic = self.publish(1, &thief, &victim, &message)?;
-        let repeats = "plimsoll_ingest_messages_total{outcome=\"repeat\"";
-        let before = self.fleet.control_metric(repeats)?;
+        let before = self.repeats()?;
         let by_itself = self.publish(1, &victim, &victim, &message)?;
-        until("the store has refused the replayed message", PATIENCE, || {
-            Ok(self.fleet.control_metric(repeats)? > before)
+        until("the replayed message is refused behind the gateway", PATIENCE, || {
+            Ok(self.repeats()? > before)
         })?;
         let counter = Sealed::read(&message)?;
         let rows = self.count(&format!(
@@ -190,11 +189,18 @@ impl Demo {
             by_another >= 0x80 && to_anothers_topic >= 0x80 && rows as usize == counter.readings;
         let figures = format!(
             "by another: PUBACK {by_another:#04x}; to another's topic: {to_anothers_topic:#04x}; at the other gateway with the \
-             stolen TLS key: PUBACK {by_itself:#04x}, then refused by the store: {rows} rows of {} readings",
+             stolen TLS key: PUBACK {by_itself:#04x}, then dropped as a repeat: {rows} rows of {} readings",
             counter.readings
         );
         self.promise("a replayed message takes no effect", held, figures);
         Ok(())
+    }
+
+    /// Messages that were known already: uplink remembers the newest, the store all of them.
+    fn repeats(&self) -> Result<f64> {
+        let by_uplink = "plimsoll_uplink_records_total{reason=\"\",verdict=\"known\"";
+        let by_store = "plimsoll_ingest_messages_total{outcome=\"repeat\"";
+        Ok(self.fleet.control_metric(by_uplink)? + self.fleet.control_metric(by_store)?)
     }
 
     fn publish(
@@ -251,8 +257,8 @@ impl Demo {
             Ok(sealed(&self)? >= waiting_at_first + 3)
         })?;
         self.fleet.devices[&name].signal(Signal::USR1)?;
-        until("the device has a second sealing key", PATIENCE, || {
-            Ok(self.seal_keys_of(&name)? > before.len())
+        until("the device seals under a new key", PATIENCE, || {
+            Ok(!before.contains(&self.seal_key_of(&name)?))
         })?;
         let waiting = sealed(&self)?;
         until("messages wait under the new key too", PATIENCE, || {
@@ -283,22 +289,21 @@ impl Demo {
             .collect())
     }
 
-    fn seal_keys_of(&self, device: &str) -> Result<usize> {
-        let dir = self.fleet.data.join("devices").join(device);
-        let names =
-            std::fs::read_dir(dir)?.flatten().flat_map(|entry| entry.file_name().into_string());
-        Ok(names.filter(|name| name.starts_with("seal-") && name.ends_with(".pem")).count())
+    fn seal_key_of(&self, device: &str) -> Result<String> {
+        let status = self.status_of(device)?;
+        Ok(status["seal_key"].as_str().context("no seal_key in the status")?.to_owned())
     }
 
-    /// Bytes in a device's backlog directory, as a stranger can see them: it grows by every sealed message.
+    /// How many messages a device has sealed and made durable in its life.
     fn backlog_of(&self, device: &str) -> Result<u64> {
+        self.status_of(device)?["backlog"]["end"].as_u64().context("no backlog.end in the status")
+    }
+
+    fn status_of(&self, device: &str) -> Result<serde_json::Value> {
         let dir = self.fleet.data.join("devices").join(device);
-        let text = run_to_end(
-            "plimsoll-agent",
-            &["status", "--data", crate::fleet::path(&dir)?, "--json"],
-        )?;
-        let status: serde_json::Value = serde_json::from_str(&text)?;
-        status["backlog"]["end"].as_u64().with_context(|| format!("no backlog end in {text}"))
+        let dir = crate::fleet::path(&dir)?;
+        let text = run_to_end("plimsoll-agent", &["status", "--data", dir, "--json"])?;
+        serde_json::from_str(&text).with_context(|| format!("not a status: {text}"))
     }
 
     fn wait_for_empty_spool(&self, gateway: usize) -> Result<()> {
