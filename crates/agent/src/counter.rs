@@ -55,9 +55,15 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Gives a key that was just made its counter. Durable before the key is used or named anywhere.
+    /// Gives a key that was just made its counter. Durable before the key is used. A counter that is there stays: if the
+    /// key is not as new as the caller believes, nothing goes back.
     pub fn create(disk: &dyn Disk, dir: &Path, key: KeyId) -> Result<(), CounterError> {
-        write(disk, dir, key, 0)
+        let path = path(dir, key);
+        match disk.exists(&path) {
+            Ok(true) => Ok(()),
+            Ok(false) => write(disk, dir, key, 0),
+            Err(source) => Err(CounterError::Unreadable { path, source }),
+        }
     }
 
     /// Begins the next epoch of a key. `durable` is the newest counter of this key that the backlog shows.
@@ -177,6 +183,15 @@ mod tests {
             assert_eq!(counters.take(), Counter { epoch, sequence: 0 });
             assert_eq!(counters.take(), Counter { epoch, sequence: 1 });
         }
+    }
+
+    #[test]
+    fn a_key_that_is_taken_for_new_keeps_the_counter_that_it_has() {
+        let disk = fresh(1);
+        Counters::create(&disk, Path::new(DIR), key(1)).unwrap();
+        assert_eq!(begin(&disk).unwrap().epoch(), 1);
+        Counters::create(&disk, Path::new(DIR), key(1)).unwrap();
+        assert_eq!(begin(&disk).unwrap().epoch(), 2);
     }
 
     /// Each case starts from a counter that is accepted and changes one thing.

@@ -24,8 +24,10 @@ pub const WORDS_MAX: usize = 256;
 const GROUP_MAX: usize = 4 * 256;
 /// A patient source's samples are taken only while the backlog is at most this full, in quarters.
 const PATIENT_QUARTERS: u64 = 2;
-/// `Backlog::tick` wants to be called each second or more often.
+/// `Backlog::tick` wants to be called each second or more often. `status.json` is written so often at most.
 const TICK: Duration = Duration::from_millis(500);
+/// How often the log has a line that says how it goes.
+const REPORT_MS: u64 = 60_000;
 
 /// What the link and the station have to say to the device's thread.
 pub enum Word {
@@ -85,6 +87,10 @@ struct Running {
     done_below: u64,
     seen: watch::Sender<Seen>,
     status: PathBuf,
+    /// What `status.json` says, if it could be written.
+    shown: Option<Seen>,
+    readings: u64,
+    report_at_ms: u64,
 }
 
 impl Running {
@@ -104,6 +110,9 @@ impl Running {
             done_below,
             seen,
             status,
+            shown: None,
+            readings: 0,
+            report_at_ms: 0,
         }
     }
 
@@ -114,7 +123,8 @@ impl Running {
     ) -> Result<(), BacklogError> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        self.show();
+        self.report_at_ms = self.clock.now().uptime_ms + REPORT_MS;
+        self.tell();
         loop {
             let takes = !self.finished && !self.is_held_back();
             tokio::select! {
@@ -134,9 +144,11 @@ impl Running {
             self.commit()?;
         }
         let stamp = self.clock.now();
+        let (end, below) = (self.outbox.end(), self.outbox.below());
+        self.tell();
         self.show();
         let counts = self.backlog.close(&mut self.sealer, &stamp)?;
-        tracing::info!(?counts, "backlog closed");
+        tracing::info!(waiting = end - below, ?counts, "backlog closed");
         Ok(())
     }
 
@@ -185,6 +197,7 @@ impl Running {
 
     fn push(&mut self, closed: Closed) -> Result<(), BacklogError> {
         let readings = closed.readings.len();
+        self.readings += readings as u64;
         let payload = senml::encode(&closed.readings);
         let stamp = self.clock.now();
         match self.backlog.push(&mut self.sealer, &payload, closed.next, &stamp)? {
@@ -200,7 +213,7 @@ impl Running {
         if self.backlog.is_dirty() {
             self.backlog.commit(&self.clock.now())?;
         }
-        self.show();
+        self.tell();
         Ok(())
     }
 
@@ -208,7 +221,30 @@ impl Running {
         let stamp = self.clock.now();
         self.backlog.tick(&mut self.sealer, &stamp)?;
         self.settle();
+        self.tell();
+        self.show();
+        if stamp.uptime_ms >= self.report_at_ms {
+            self.report_at_ms = stamp.uptime_ms + REPORT_MS;
+            self.report();
+        }
         Ok(())
+    }
+
+    fn report(&self) {
+        let (bytes, bytes_max) = self.backlog.fill();
+        let counts = self.backlog.counts();
+        let waiting = self.outbox.end() - self.outbox.below();
+        let dropped = counts.dropped_full + counts.dropped_refused + counts.unreadable;
+        tracing::info!(
+            readings = self.readings,
+            envelopes = counts.kept,
+            waiting,
+            bytes,
+            bytes_max,
+            dropped,
+            notices = counts.notices,
+            "works"
+        );
     }
 
     fn hear(&mut self, word: Word) -> Result<(), BacklogError> {
@@ -259,18 +295,24 @@ impl Running {
         self.backlog.acknowledge(below);
     }
 
-    /// For the link and for people. The file is a view: it is neither durable nor read back.
-    fn show(&self) {
+    /// For the link.
+    fn tell(&self) {
         let now = Seen { end: self.outbox.end(), below: self.outbox.below() };
-        let changed = self.seen.send_if_modified(|seen| std::mem::replace(seen, now) != now);
-        if changed {
-            let next = self.status.with_extension("new");
-            let text = crate::status::text(now, self.sealer.key(), self.sealer.peek());
-            if std::fs::write(&next, text)
-                .and_then(|()| std::fs::rename(&next, &self.status))
-                .is_err()
-            {
-                tracing::debug!(path = %self.status.display(), "status not written");
+        self.seen.send_if_modified(|seen| std::mem::replace(seen, now) != now);
+    }
+
+    /// For people. The file is a view: it is neither durable nor read back.
+    fn show(&mut self) {
+        let now = *self.seen.borrow();
+        if self.shown == Some(now) {
+            return;
+        }
+        let next = self.status.with_extension("new");
+        let text = crate::status::text(now, self.sealer.key(), self.sealer.peek());
+        match std::fs::write(&next, text).and_then(|()| std::fs::rename(&next, &self.status)) {
+            Ok(()) => self.shown = Some(now),
+            Err(error) => {
+                tracing::debug!(path = %self.status.display(), %error, "status not written");
             }
         }
     }

@@ -21,6 +21,7 @@ mod losses;
 pub mod pack;
 pub mod position;
 mod record;
+pub mod recording;
 pub mod seal;
 pub mod session;
 pub mod sources;

@@ -1,6 +1,16 @@
 //! The way to the gateways: one connection at a time, the next gateway when one fails, the backlog in order over each.
+//!
+//! | how a connection ended | the next one goes | after |
+//! | --- | --- | --- |
+//! | told to move on (SIGHUP) | to the next gateway | no wait |
+//! | it had brought something, or stood for 30 s | to the same gateway | 125 to 250 ms |
+//! | nothing brought, "not now" (PUBACK 0x87, 0x97, ...) | three times to the same gateway, then to the next | doubling, to 30 s |
+//! | nothing brought: unreachable, TLS, refused, silent, packets too small | to the next gateway | doubling, to 30 s |
+//!
+//! After the last gateway of the list the first one is next. The link stays with a gateway that works: the order of the
+//! list says where to begin and where to go on, not where to return to.
 
-use crate::backlog::Outbox;
+use crate::backlog::{BacklogError, Outbox};
 use crate::driver::{Seen, Word};
 use crate::session::{Effect, Event, Offered, Session, Timer, Why};
 use rustls::ClientConfig;
@@ -23,6 +33,14 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// it and the whole, so that a thousand devices do not come back at once.
 const WAIT_MS: u64 = 250;
 const WAIT_MS_MAX: u64 = 30_000;
+/// How long the gateway may take to accept what it has room for.
+const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a goodbye may take: the other end may be gone.
+const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
+/// A session that brought nothing in so long had nothing to bring.
+const STOOD: Duration = Duration::from_secs(30);
+/// How often in a row a gateway may say "not now" before the next one is asked.
+const NOT_NOW_MAX: u32 = 4;
 /// Envelopes are read from the backlog in portions of at most so many bytes.
 const READ_BYTES_MAX: usize = 256 * 1024;
 
@@ -75,82 +93,100 @@ enum End {
     /// It was told to.
     Stopped,
     MovedOn,
-    /// It stood for a while and then did not.
-    Broke(String),
-    /// No session came about.
-    Failed(String),
-    /// The gateway would not take an envelope now.
-    NotNow(String),
+    Lost {
+        how: How,
+        why: String,
+    },
+    /// The backlog cannot be read. The next start steps over what is damaged, and states it.
+    Unreadable(BacklogError),
+}
+
+/// What a connection that was lost had been good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// Something was acknowledged, or the session stood for long.
+    Worked,
+    /// The gateway would not take an envelope now, and took none before.
+    NotNow,
+    Failed,
+}
+
+impl How {
+    /// Whether to try the next gateway, and how many failures in a row that makes.
+    fn then(self, failures: u32) -> (bool, u32) {
+        match self {
+            Self::Worked => (false, 1),
+            Self::NotNow => (failures + 1 >= NOT_NOW_MAX, failures.saturating_add(1)),
+            Self::Failed => (true, failures.saturating_add(1)),
+        }
+    }
 }
 
 impl Link {
-    /// Runs until it is stopped.
-    pub async fn run(mut self) {
-        let (mut at, mut failures) = (0, 0);
+    /// Runs until it is stopped. An error says that the backlog cannot be read: the agent must start again.
+    pub async fn run(mut self) -> Result<(), BacklogError> {
+        let (mut at, mut failures) = (0usize, 0);
         while !*self.stop.borrow() {
             let place = self.gateways[at % self.gateways.len()].clone();
-            let mut wait = true;
             match self.connection(&place).await {
-                Ok(End::Stopped) => return,
-                Ok(End::MovedOn) => {
+                End::Stopped => return Ok(()),
+                End::Unreadable(error) => return Err(error),
+                End::MovedOn => {
                     tracing::info!(gateway = %place.name, "moves on to the next gateway");
-                    (at, failures, wait) = (at + 1, 0, false);
+                    (at, failures) = (at.wrapping_add(1), 0);
+                    continue;
                 }
-                Ok(End::Broke(why)) => {
-                    tracing::info!(gateway = %place.name, why, "session ended");
-                    failures = 1;
-                }
-                Ok(End::NotNow(why)) => {
-                    tracing::info!(gateway = %place.name, why, "envelope kept for later");
-                    failures += 1;
-                }
-                Ok(End::Failed(why)) => {
-                    tracing::info!(gateway = %place.name, why, "no session");
-                    (at, failures) = (at + 1, failures + 1);
-                }
-                Err(error) => {
-                    tracing::info!(gateway = %place.name, %error, "no connection");
-                    (at, failures) = (at + 1, failures + 1);
+                End::Lost { how, why } => {
+                    let (goes_on, count) = how.then(failures);
+                    (at, failures) = (at.wrapping_add(usize::from(goes_on)), count);
+                    tracing::info!(gateway = %place.name, why, failures, "no session");
                 }
             }
-            if wait {
-                tokio::select! {
-                    () = tokio::time::sleep(back_off(failures)) => {}
-                    () = self.move_on.notified() => at += 1,
-                    () = stopped(&mut self.stop) => return,
-                }
+            tokio::select! {
+                () = tokio::time::sleep(back_off(failures)) => {}
+                () = self.move_on.notified() => at = at.wrapping_add(1),
+                () = stopped(&mut self.stop) => return Ok(()),
             }
         }
+        Ok(())
     }
 
-    async fn connection(&mut self, place: &Place) -> std::io::Result<End> {
+    async fn connection(&mut self, place: &Place) -> End {
+        let failed = |why: String| End::Lost { how: How::Failed, why };
         let name = format!("{}.gateway.{}.internal", place.name, self.site);
-        let name = ServerName::try_from(name).map_err(std::io::Error::other)?;
+        let name = match ServerName::try_from(name) {
+            Ok(name) => name,
+            Err(error) => return failed(error.to_string()),
+        };
         let connector = TlsConnector::from(self.tls.borrow_and_update().clone());
         let connect = async {
             let socket = TcpStream::connect(&place.address).await?;
             socket.set_nodelay(true)?;
             connector.connect(name, socket).await
         };
-        let stream = tokio::select! {
-            connected = tokio::time::timeout(CONNECT_TIME_MAX, connect) => connected??,
-            () = stopped(&mut self.stop) => return Ok(End::Stopped),
+        let connected = tokio::select! {
+            connected = tokio::time::timeout(CONNECT_TIME_MAX, connect) => connected,
+            () = stopped(&mut self.stop) => return End::Stopped,
         };
-        Connection::new(stream, &self.device).run(self, place).await
+        match connected {
+            Ok(Ok(stream)) => Connection::new(stream, &self.device).run(self, place).await,
+            Ok(Err(error)) => failed(format!("no connection: {error}")),
+            Err(_) => failed("no connection within 10 s".to_owned()),
+        }
     }
 }
 
-/// Resolves when the link is to end, or nobody is left to say so.
+/// A sender that is gone says stop, too.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
 fn back_off(failures: u32) -> Duration {
     let longest = (WAIT_MS << failures.saturating_sub(1).min(7)).min(WAIT_MS_MAX);
-    let mut byte = [0; 2];
+    let mut bytes = [0; 2];
     // Without randomness all devices wait alike, which is worse for the gateway and no worse for the device.
-    let _ = getrandom::fill(&mut byte);
-    let share = u64::from(u16::from_le_bytes(byte));
+    let _ = getrandom::fill(&mut bytes);
+    let share = u64::from(u16::from_le_bytes(bytes));
     Duration::from_millis(longest / 2 + (longest / 2 * share) / u64::from(u16::MAX))
 }
 
@@ -161,39 +197,44 @@ struct Connection {
     timers: HashMap<Timer, Instant>,
     /// The first serial that was not offered in this session.
     next: u64,
-    opened: bool,
+    opened: Option<Instant>,
+    /// Something was acknowledged.
+    brought: bool,
+    /// An envelope is longer than this gateway takes.
+    too_long: Option<String>,
 }
 
 impl Connection {
     fn new(stream: TlsStream<TcpStream>, device: &str) -> Self {
         let (session, effects) = Session::new(device);
-        Self { stream, session, effects, timers: HashMap::new(), next: 0, opened: false }
+        let (opened, brought, too_long) = (None, false, None);
+        let timers = HashMap::new();
+        Self { stream, session, effects, timers, next: 0, opened, brought, too_long }
     }
 
-    async fn run(mut self, link: &mut Link, place: &Place) -> std::io::Result<End> {
+    async fn run(mut self, link: &mut Link, place: &Place) -> End {
         self.next = link.outbox.below();
         let mut buffer = vec![0; 16 * 1024];
         loop {
-            self.offer(link).await;
-            if let Some(why) = self.carry_out(link, place).await? {
-                let text = why.to_string();
-                return Ok(match (why, self.opened) {
-                    (Why::NotNow { .. }, _) => End::NotNow(text),
-                    (_, true) => End::Broke(text),
-                    (_, false) => End::Failed(text),
-                });
+            if let Err(error) = self.offer(link) {
+                return End::Unreadable(error);
             }
-            let wants_more = self.session.room() > 0;
-            if wants_more && self.next < link.seen.borrow().end {
-                // The session has just opened, or PUBACKs have made room.
-                continue;
+            match self.carry_out(link, place).await {
+                Ok(None) => {}
+                Ok(Some(why)) => return self.closed(&why).await,
+                Err(error) => return self.lost(error.to_string()),
+            }
+            if let Some(why) = self.too_long.take().filter(|_| self.session.is_idle()) {
+                self.goodbye().await;
+                return self.lost(why);
             }
             let (timer, due) = self.next_timer();
+            let wants_more = self.session.room() > 0 && self.too_long.is_none();
             tokio::select! {
                 read = self.stream.read(&mut buffer) => match read {
-                    Ok(0) => return Ok(self.lost("the gateway closed the connection")),
+                    Ok(0) => return self.lost("the gateway closed the connection".to_owned()),
                     Ok(n) => self.effects = self.session.on(Event::Bytes(&buffer[..n])),
-                    Err(error) => return Ok(self.lost(&error.to_string())),
+                    Err(error) => return self.lost(error.to_string()),
                 },
                 () = tokio::time::sleep_until(due) => {
                     self.timers.remove(&timer);
@@ -201,47 +242,59 @@ impl Connection {
                 }
                 changed = link.seen.changed(), if wants_more => {
                     if changed.is_err() {
-                        return self.goodbye(End::Stopped).await;
+                        self.goodbye().await;
+                        return End::Stopped;
                     }
                 }
-                () = link.move_on.notified() => return self.goodbye(End::MovedOn).await,
-                () = stopped(&mut link.stop) => return self.goodbye(End::Stopped).await,
+                () = link.move_on.notified() => {
+                    self.goodbye().await;
+                    return End::MovedOn;
+                }
+                () = stopped(&mut link.stop) => {
+                    self.goodbye().await;
+                    return End::Stopped;
+                }
             }
         }
     }
 
-    fn lost(&self, why: &str) -> End {
-        if self.opened { End::Broke(why.to_owned()) } else { End::Failed(why.to_owned()) }
+    async fn closed(mut self, why: &Why) -> End {
+        let _ = tokio::time::timeout(GOODBYE_TIME_MAX, self.stream.shutdown()).await;
+        match why {
+            Why::NotNow { .. } if !self.brought => {
+                End::Lost { how: How::NotNow, why: why.to_string() }
+            }
+            _ => self.lost(why.to_string()),
+        }
+    }
+
+    fn lost(&self, why: String) -> End {
+        let stood = self.opened.is_some_and(|opened| opened.elapsed() >= STOOD);
+        End::Lost { how: if self.brought || stood { How::Worked } else { How::Failed }, why }
     }
 
     /// Offers what is durable and was not offered yet, as far as the gateway has room.
-    async fn offer(&mut self, link: &mut Link) {
+    fn offer(&mut self, link: &mut Link) -> Result<(), BacklogError> {
         let end = link.seen.borrow_and_update().end;
-        while self.session.room() > 0 && self.next < end {
-            let batch = match link.outbox.read(self.next, self.session.room(), READ_BYTES_MAX) {
-                Ok(batch) => batch,
-                Err(error) => {
-                    tracing::error!(%error, "the backlog cannot be read");
-                    return;
-                }
-            };
+        while self.session.room() > 0 && self.next < end && self.too_long.is_none() {
+            let batch = link.outbox.read(self.next, self.session.room(), READ_BYTES_MAX)?;
             for item in batch.items {
                 let serial = item.serial;
                 let (offered, effects) = self.session.publish(serial, item.envelope);
                 self.effects.extend(effects);
                 if let Offered::TooLong { packet, max } = offered {
-                    tracing::warn!(
-                        serial,
-                        packet,
-                        max,
-                        "the gateway takes no packet as long as this"
+                    // Another gateway may take it: it is not lost, and nothing goes before it.
+                    let why = format!(
+                        "it takes packets of {max} bytes, envelope {serial} needs {packet}"
                     );
-                    let _ = link.words.send(Word::Refused(serial)).await;
+                    self.too_long = Some(why);
+                    return Ok(());
                 }
             }
             // What lies behind the last one that is readable was dropped or is damaged: not to be offered.
             self.next = batch.next.max(self.next + 1);
         }
+        Ok(())
     }
 
     async fn carry_out(&mut self, link: &mut Link, place: &Place) -> std::io::Result<Option<Why>> {
@@ -251,17 +304,19 @@ impl Connection {
             match effect {
                 Effect::Send(bytes) => out.extend(bytes),
                 Effect::Open { nonce } => {
-                    self.opened = true;
+                    self.opened = Some(Instant::now());
                     tracing::info!(gateway = %place.name, "session stands");
                     if let Some(nonce) = nonce {
                         let _ = link.words.send(Word::Heard(nonce)).await;
                     }
                 }
                 Effect::Done { serial } => {
+                    self.brought = true;
                     let _ = link.words.send(Word::Done(serial)).await;
                 }
                 Effect::Refused { serial, code } => {
-                    tracing::warn!(serial, code, "refused for good");
+                    tracing::warn!(gateway = %place.name, serial, code, "refused for good");
+                    self.brought = true;
                     let _ = link.words.send(Word::Refused(serial)).await;
                 }
                 Effect::WakeIn { timer, ms } => {
@@ -274,8 +329,14 @@ impl Connection {
             }
         }
         if !out.is_empty() {
-            self.stream.write_all(&out).await?;
-            self.stream.flush().await?;
+            let write = async {
+                self.stream.write_all(&out).await?;
+                self.stream.flush().await
+            };
+            match tokio::time::timeout(WRITE_TIME_MAX, write).await {
+                Ok(written) => written?,
+                Err(_) => return Err(std::io::Error::other("it reads nothing for 30 s")),
+            }
         }
         Ok(close)
     }
@@ -286,13 +347,68 @@ impl Connection {
         next.map_or((Timer::Ping, far), |(timer, due)| (*timer, *due))
     }
 
-    async fn goodbye(mut self, end: End) -> std::io::Result<End> {
-        for effect in self.session.leave() {
-            if let Effect::Send(bytes) = effect {
-                self.stream.write_all(&bytes).await?;
+    async fn goodbye(&mut self) {
+        let effects = self.session.leave();
+        let say = async {
+            for effect in effects {
+                if let Effect::Send(bytes) = effect {
+                    self.stream.write_all(&bytes).await?;
+                }
+            }
+            self.stream.shutdown().await
+        };
+        // Whoever leaves does not wait for the one that is left.
+        let _ = tokio::time::timeout(GOODBYE_TIME_MAX, say).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_is_written_as_name_and_place() {
+        let place: Place = "gw-1@127.0.0.1:18801".parse().unwrap();
+        assert_eq!((place.name.as_str(), place.address.as_str()), ("gw-1", "127.0.0.1:18801"));
+        assert_eq!(place.to_string(), "gw-1@127.0.0.1:18801");
+        assert_eq!("g@[::1]:1".parse::<Place>().unwrap().address, "[::1]:1");
+        for (text, expected) in [
+            ("gw-1", "expected NAME@HOST:PORT, found \"gw-1\""),
+            ("gw-1@host", "expected NAME@HOST:PORT, found \"gw-1@host\""),
+            ("gw-1@host:70000", "expected NAME@HOST:PORT, found \"gw-1@host:70000\""),
+            (
+                "GW@host:1",
+                "bad gateway id: expected 1 to 63 of a-z 0-9 . _ - starting with a letter or digit, found \"GW\"",
+            ),
+        ] {
+            assert_eq!(text.parse::<Place>().unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn waits_double_up_to_half_a_minute_and_never_vanish() {
+        for (failures, longest) in
+            [(0, 250), (1, 250), (2, 500), (5, 4_000), (8, 30_000), (u32::MAX, 30_000)]
+        {
+            for _ in 0..32 {
+                let wait = back_off(failures).as_millis() as u64;
+                assert!((longest / 2..=longest).contains(&wait), "{failures}: {wait}");
             }
         }
-        self.stream.shutdown().await?;
-        Ok(end)
+    }
+
+    #[test]
+    fn a_gateway_that_works_is_kept_and_one_that_does_not_is_left() {
+        assert_eq!(How::Worked.then(7), (false, 1));
+        assert_eq!(How::Failed.then(0), (true, 1));
+        let mut failures = 0;
+        let moves: Vec<bool> = (0..6)
+            .map(|_| {
+                let (goes_on, count) = How::NotNow.then(failures);
+                failures = count;
+                goes_on
+            })
+            .collect();
+        assert_eq!(moves, [false, false, false, true, true, true]);
     }
 }

@@ -1,18 +1,16 @@
 //! `plimsoll-agent`: a device's own software on Linux.
 
 use agent::backlog::{BYTES_DEFAULT, BacklogConfig, Full};
-use agent::clock::{Clock, SystemClock};
+use agent::clock::SystemClock;
 use agent::link::Place;
-use agent::sources::host::{Host, columns};
+use agent::recording;
 use agent::sources::replay::AsOf;
 use agent::station::{self, Config, Source};
 use agent::status;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
+use disk::RealDisk;
 use model::envelope::Algorithm;
-use model::{SeriesName, Value};
-use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -39,12 +37,22 @@ enum Command {
     /// Enrol if need be, then sample, seal and publish until SIGTERM. SIGHUP: move on to the next gateway. SIGUSR1: rotate
     /// the sealing key.
     Run(Box<Run>),
-    /// Write this host's metrics to a recording (CSV), one row a second.
+    /// Write this host's metrics to a recording (CSV) that `run --replay` reads.
     Record {
-        #[arg(long, default_value_t = 600)]
+        /// For how long.
+        #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
         seconds: u32,
+        /// How often, in milliseconds.
+        #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=86_400_000))]
+        interval_ms: u64,
+        /// A file that is not there yet.
         #[arg(long)]
         out: PathBuf,
+    },
+    /// Rotate the sealing key: the running agent does it now, or the next one at its start.
+    Rotate {
+        #[arg(long)]
+        data: PathBuf,
     },
     /// Show how far a running agent's backlog is acknowledged.
     Status {
@@ -192,11 +200,27 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Prepare { data, serial } => station::prepare(&data, &serial),
         Command::Run(run) => {
+            // Replayed again with its own times, a row would stand in history twice.
+            ensure!(
+                !(run.looped && matches!(run.as_of, When::Recorded)),
+                "--loop goes with --as-of now only"
+            );
             start_log(run.log_json);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(station::run(run.config()))
         }
-        Command::Record { seconds, out } => record(seconds, &out),
+        Command::Record { seconds, interval_ms, out } => {
+            let interval = Duration::from_millis(interval_ms);
+            let rows = (u64::from(seconds) * 1000).div_ceil(interval_ms);
+            let recorded =
+                recording::record(&RealDisk, &out, rows, &SystemClock, recording::every(interval))?;
+            println!("{} rows of {} series in {}", recorded.rows, recorded.series, out.display());
+            Ok(())
+        }
+        Command::Rotate { data } => {
+            println!("{}", station::rotate(&data)?);
+            Ok(())
+        }
         Command::Status { data, json } => show_status(&data, json),
     }
 }
@@ -223,42 +247,4 @@ fn show_status(data: &Path, json: bool) -> Result<()> {
         println!("{}", text.trim().trim_matches(['{', '}']).replace(',', "\n").replace('"', ""));
     }
     Ok(())
-}
-
-/// One row a second; a series that is not there in the first row that has rates is left out.
-fn record(seconds: u32, out: &Path) -> Result<()> {
-    ensure!(seconds > 0, "a recording has at least one row");
-    let mut host = Host::new(Path::new("/proc"), Path::new("/sys"));
-    // The first sample has no rates: it only says where they start.
-    host.sample(&SystemClock.now());
-    let mut text = String::new();
-    let mut names = Vec::new();
-    let mut due = std::time::Instant::now();
-    for second in 0..seconds {
-        due += Duration::from_secs(1);
-        std::thread::sleep(due.saturating_duration_since(std::time::Instant::now()));
-        let readings = host.sample(&SystemClock.now());
-        if second == 0 {
-            names = columns(&readings);
-            // The replay reads what stands in brackets as the unit.
-            let header = |(series, unit): &(SeriesName, String)| match unit.as_str() {
-                "" => series.to_string(),
-                unit => format!("{series} [{unit}]"),
-            };
-            let header: Vec<String> = names.iter().map(header).collect();
-            writeln!(text, "time,{}", header.join(","))?;
-        }
-        let at = readings.first().context("this host has nothing to measure")?.time.as_us();
-        let values: HashMap<_, _> = readings.into_iter().map(|r| (r.series, r.value)).collect();
-        write!(text, "{}", at / 1000)?;
-        for (series, _) in &names {
-            match values.get(series) {
-                Some(Value::Float(v)) => write!(text, ",{}", (v * 1e4).round() / 1e4)?,
-                Some(value) => write!(text, ",{value}")?,
-                None => text.push(','),
-            }
-        }
-        text.push('\n');
-    }
-    std::fs::write(out, text).with_context(|| format!("cannot write {}", out.display()))
 }

@@ -2,7 +2,8 @@
 //!
 //! Promises: envelopes go out in the backlog's order, at most as many unacknowledged as the gateway takes (MQTT 5
 //! §4.9) and none longer than it takes (§3.2.2.3.6); an envelope counts as done only by its own PUBACK, and PUBACKs
-//! must come in the order of the PUBLISHes (§4.6): a gateway that answers in another order is not believed and left.
+//! must come in the order of the PUBLISHes (§4.6): a gateway that answers in another order is not believed and left; a
+//! gateway that does not answer is left after a bounded time, whatever else it says.
 //! Never: sends anything before a CONNACK that accepted it, repeats an envelope within a session (a repeat belongs to
 //! the next session, under a new packet id, since this session's state ends with its connection).
 //!
@@ -11,6 +12,9 @@
 //! | 0x00, 0x10 | durable at the gateway | done |
 //! | 0x99, 0x83 | never acceptable: malformed, signature, forged | refused: a loss notice will state it |
 //! | 0x87, 0x97 and every other | not now: not authorised yet, no room | the session ends; later the same again |
+//!
+//! What was in flight when a session ended is sent again by the next one, with DUP 0: MQTT's own session state has
+//! ended with it (Session Expiry 0), and the gateway knows an honest repeat by its counter and digest.
 
 use model::Nonce;
 use mqtt_protocol_core::mqtt::connection::{ConnectionOptions, Event as Core, TimerKind, role};
@@ -26,6 +30,10 @@ const PACKET_BYTES_MAX: u32 = 4 * 1024;
 const KEEP_ALIVE_S: u16 = 30;
 /// A PINGRESP that takes longer says that nobody is there.
 const PINGRESP_MS_MAX: u64 = 10_000;
+/// How long a CONNACK may take: the gateway looks up who we are.
+const CONNACK_MS_MAX: u64 = 10_000;
+/// How long the oldest PUBACK may take: a sync takes milliseconds, one behind a full queue of a slow disk some seconds.
+const PUBACK_MS_MAX: u64 = 60_000;
 /// The most that we keep in flight, whatever the gateway would take.
 pub const IN_FLIGHT_MAX: u16 = 64;
 
@@ -72,6 +80,8 @@ pub enum Timer {
     Ping,
     /// The PINGRESP did not come.
     Pong,
+    /// The CONNACK, or the oldest PUBACK, did not come.
+    Answer,
 }
 
 /// Why a session ends.
@@ -151,7 +161,8 @@ impl Session {
             packet_bytes_max: u32::MAX,
         };
         let events = session.core.send(connect.into());
-        let effects = session.effects(events);
+        let mut effects = session.effects(events);
+        effects.push(Effect::WakeIn { timer: Timer::Answer, ms: CONNACK_MS_MAX });
         (session, effects)
     }
 
@@ -161,7 +172,7 @@ impl Session {
         }
         match event {
             Event::Bytes(bytes) => self.on_bytes(bytes),
-            Event::Woken(Timer::Pong) => self.close(Why::Silent),
+            Event::Woken(Timer::Pong | Timer::Answer) => self.close(Why::Silent),
             Event::Woken(Timer::Ping) => {
                 let events = self.core.notify_timer_fired(TimerKind::PingreqSend);
                 self.effects(events)
@@ -208,7 +219,11 @@ impl Session {
         }
         self.in_flight.push_back(InFlight { packet_id, serial });
         let events = self.core.send(publish.into());
-        (Offered::Sent, self.effects(events))
+        let mut effects = self.effects(events);
+        if self.in_flight.len() == 1 {
+            effects.push(Effect::WakeIn { timer: Timer::Answer, ms: PUBACK_MS_MAX });
+        }
+        (Offered::Sent, effects)
     }
 
     /// Says goodbye.
@@ -281,19 +296,26 @@ impl Session {
         if connack.reason_code() != ConnectReasonCode::Success {
             return self.close(Why::NotAdmitted { code: connack.reason_code() as u8 });
         }
+        if connack.session_present() {
+            // §3.2.2.1.1: we asked for a clean start, and know of no session.
+            return self.close(Why::Protocol("a session that nobody asked for"));
+        }
         self.open = true;
         let mut nonce = None;
         for property in connack.props() {
             match property {
                 Property::ReceiveMaximum(max) => self.in_flight_max = max.val().min(IN_FLIGHT_MAX),
                 Property::MaximumPacketSize(max) => self.packet_bytes_max = max.val(),
+                Property::MaximumQos(max) if max.val() == 0 => {
+                    return self.close(Why::Protocol("it takes nothing with QoS 1"));
+                }
                 Property::UserProperty(pair) if pair.key() == "nonce" => {
                     nonce = parse_nonce(pair.val())
                 }
                 _ => {}
             }
         }
-        vec![Effect::Open { nonce }]
+        vec![Effect::NoWake(Timer::Answer), Effect::Open { nonce }]
     }
 
     fn on_puback(&mut self, packet_id: u16, code: PubackReasonCode) -> Vec<Effect> {
@@ -304,17 +326,22 @@ impl Session {
             return self.close(Why::Protocol("PUBACKs out of order"));
         }
         let serial = oldest.serial;
-        match code as u8 {
-            0x00 | 0x10 => {
-                self.in_flight.pop_front();
-                vec![Effect::Done { serial }]
+        let answered = match code as u8 {
+            0x00 | 0x10 => Effect::Done { serial },
+            code @ (0x99 | 0x83) => Effect::Refused { serial, code },
+            code => {
+                let mut effects = self.leave();
+                effects.push(Effect::Close(Why::NotNow { code }));
+                return effects;
             }
-            code @ (0x99 | 0x83) => {
-                self.in_flight.pop_front();
-                vec![Effect::Refused { serial, code }]
-            }
-            code => self.close(Why::NotNow { code }),
-        }
+        };
+        self.in_flight.pop_front();
+        let timer = Timer::Answer;
+        let next = match self.in_flight.is_empty() {
+            true => Effect::NoWake(timer),
+            false => Effect::WakeIn { timer, ms: PUBACK_MS_MAX },
+        };
+        vec![answered, next]
     }
 
     fn close(&mut self, why: Why) -> Vec<Effect> {
@@ -344,3 +371,6 @@ fn timer(kind: TimerKind) -> Option<Timer> {
 fn parse_nonce(text: &str) -> Option<Nonce> {
     Nonce::from_hex(text)
 }
+
+#[cfg(test)]
+mod tests;

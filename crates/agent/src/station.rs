@@ -12,16 +12,14 @@ use crate::seal::Sealer;
 use crate::sources::replay::{AsOf, Play, Recording};
 use crate::status;
 use anyhow::{Context, Result, anyhow, bail};
-use disk::{RealDisk, SharedDisk};
+use disk::{DirLock, RealDisk, SharedDisk};
 use keys::UnixTime;
 use keys::est::Server;
 use keys::identity::{self, Identity, IdentityError, Settings};
 use keys::tls::Alpn;
 use model::envelope::Algorithm;
 use model::{KeyId, Prior};
-use rustix::fs::FlockOperation;
 use rustls::ClientConfig;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -33,10 +31,16 @@ use trust::cose::Signer as _;
 /// The first wait after enrolment failed; it doubles up to the longest.
 const ENROL_WAIT: Duration = Duration::from_millis(250);
 const ENROL_WAIT_MAX: Duration = Duration::from_secs(30);
+/// What the server refused may be allowed later, by a person: asked again so often.
+const REFUSED_WAIT: Duration = Duration::from_secs(30);
 /// How often certificates are looked at.
-const RENEWAL: Duration = Duration::from_secs(600);
+const RENEWAL: Duration = Duration::from_secs(60);
 /// How long a clean end tries to send what is sealed. What is not sent by then is kept.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
+/// The process that has the directory.
+const PID: &str = "agent.pid";
+/// Asks the next agent to rotate its sealing key at its start.
+const ROTATE: &str = "rotate";
 
 /// What an agent is told at its start.
 #[derive(Clone, Debug)]
@@ -90,9 +94,16 @@ pub async fn run(config: Config) -> Result<()> {
             "the backlog could not be read and was set aside; what it held is stated as lost"
         );
     }
-    let counters = begin_epoch(&disk, &config, &mut identity, &est, backlog.newest()).await?;
+    let counters = tokio::select! {
+        counters = begin_epoch(&disk, &config, &mut identity, &est, backlog.newest()) => counters?,
+        () = signals.end() => return Ok(()),
+    };
     tracing::info!(key = %counters.key(), epoch = counters.epoch(), "seals under this key");
-    let station = Station::start(disk, config, identity, est, backlog, counters)?;
+    let mut station = Station::start(disk, config, identity, est, backlog, counters)?;
+    tokio::select! {
+        () = station.rotate_if_asked() => {}
+        () = signals.end() => return station.end().await,
+    }
     station.work(&mut signals).await
 }
 
@@ -112,17 +123,36 @@ impl Signals {
     }
 }
 
-/// Two agents over one directory would each give out the same counters.
-fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.with_context(|| {
-        format!("cannot open {}: is it the device's directory?", path.display())
-    })?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => bail!("{} is in use by another agent", dir.display()),
-        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+/// Two agents over one directory would each give out the same counters. The pid is for `plimsoll-agent rotate`.
+fn lock(dir: &Path) -> Result<DirLock> {
+    let lock = disk::lock_dir(dir)
+        .with_context(|| format!("cannot take {} as the device's directory", dir.display()))?;
+    let file = dir.join(PID);
+    std::fs::write(&file, format!("{}\n", std::process::id()))
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(lock)
+}
+
+/// Has the sealing key rotated: by the running agent at once, or by the next one at its start.
+pub fn rotate(dir: &Path) -> Result<&'static str> {
+    match disk::lock_dir(dir) {
+        Ok(_lock) => {
+            let file = dir.join(ROTATE);
+            disk::replace(&RealDisk, &file, b"plimsoll-rotate 1\n")
+                .with_context(|| format!("cannot write {}", file.display()))?;
+            Ok("no agent runs here: the next one rotates its sealing key at its start")
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => {
+            let file = dir.join(PID);
+            let text = std::fs::read_to_string(&file)
+                .with_context(|| format!("cannot read {}", file.display()))?;
+            let pid = text.trim().parse().ok().and_then(rustix::process::Pid::from_raw);
+            let pid = pid.with_context(|| format!("{} holds no pid", file.display()))?;
+            rustix::process::kill_process(pid, rustix::process::Signal::USR1)
+                .with_context(|| format!("cannot signal process {pid:?}"))?;
+            Ok("the running agent was told to rotate its sealing key; its log says when it has")
+        }
+        Err(e) => Err(e).with_context(|| format!("cannot look into {}", dir.display())),
     }
 }
 
@@ -165,17 +195,28 @@ async fn enrolled(disk: &SharedDisk, config: &Config, est: &Server) -> Result<Id
                 return Ok(identity);
             }
             Err(error) => {
-                let pause = error.retry_after().with_context(|| chain(&error))?.max(wait);
+                let pause = match error.retry_after() {
+                    Some(pause) => pause.max(wait),
+                    None if is_the_servers(&error) => REFUSED_WAIT,
+                    // What is wrong with our own files a wait does not mend.
+                    None => return Err(anyhow!(chain(&error))),
+                };
                 tracing::warn!(
                     error = chain(&error),
                     pause_ms = pause.as_millis() as u64,
-                    "not enrolled yet"
+                    "not enrolled yet: waits for the site's EST server"
                 );
                 tokio::time::sleep(pause).await;
                 wait = (wait * 2).min(ENROL_WAIT_MAX);
             }
         }
     }
+}
+
+/// Whether the EST server may answer otherwise once a person has changed something there.
+fn is_the_servers(error: &IdentityError) -> bool {
+    use IdentityError::{Est, NotOurs, OtherRole, Unfit};
+    matches!(error, Est(_) | NotOurs | Unfit(_) | OtherRole { .. })
 }
 
 /// An error with its causes, in one line.
@@ -251,7 +292,7 @@ struct Station {
     tls: watch::Sender<Arc<ClientConfig>>,
     move_on: Arc<Notify>,
     stop_link: watch::Sender<bool>,
-    link: tokio::task::JoinHandle<()>,
+    link: tokio::task::JoinHandle<Result<(), BacklogError>>,
     stop_source: std::sync::mpsc::SyncSender<()>,
     source: Option<JoinHandle<Result<()>>>,
     device_ended: oneshot::Receiver<Result<(), BacklogError>>,
@@ -326,11 +367,37 @@ impl Station {
                 _ = signals.interrupt.recv() => return self.end().await,
                 _ = signals.terminate.recv() => return self.end().await,
                 _ = signals.hang_up.recv() => self.move_on.notify_one(),
-                _ = signals.user.recv() => self.rotate().await,
-                _ = renewal.tick() => self.renew().await,
+                // The site may not answer for long; the end does not wait for it, and what is half done is done again.
+                _ = signals.user.recv() => tokio::select! {
+                    () = self.rotate() => {}
+                    () = signals.end() => return self.end().await,
+                },
+                _ = renewal.tick() => tokio::select! {
+                    () = self.renew() => {}
+                    () = signals.end() => return self.end().await,
+                },
+                ended = &mut self.link => {
+                    ended.context("the link panicked")?.context("cannot send from the backlog")?;
+                    bail!("the link ended by itself");
+                }
                 ended = &mut self.device_ended => {
                     ended.context("the device's thread panicked")??;
                     bail!("the device's thread ended by itself");
+                }
+            }
+        }
+    }
+
+    /// Somebody asked while no agent was running. Asked again at the next start if it does not come about.
+    async fn rotate_if_asked(&mut self) {
+        let file = self.config.dir.join(ROTATE);
+        if file.exists() {
+            let before = self.identity.seal().key.public().id();
+            self.rotate().await;
+            if self.identity.seal().key.public().id() != before {
+                let removed = self.disk.remove(&file);
+                if let Err(error) = removed {
+                    tracing::warn!(file = %file.display(), %error, "cannot remove the request");
                 }
             }
         }
@@ -391,7 +458,7 @@ impl Station {
             );
         }
         self.stop_link.send_replace(true);
-        self.link.await?;
+        self.link.await.context("the link panicked")??;
         drop(self.words);
         self.device_ended.await.context("the device's thread panicked")??;
         if let Some(source) = self.source.take().filter(JoinHandle::is_finished) {
