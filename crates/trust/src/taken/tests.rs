@@ -202,6 +202,25 @@ fn the_epoch_beyond_the_bound_forgets_the_lowest_and_never_calls_it_new_or_repea
 }
 
 #[test]
+fn a_device_that_starts_once_a_day_for_ten_years_loses_nothing_but_its_oldest_epochs() {
+    let mut taken = Taken::default();
+    for epoch in 0..3650 {
+        let prior = (epoch > 0).then(|| at(epoch - 1, 1));
+        for (sequence, prior) in [(0, prior), (1, None)] {
+            let counter = at(epoch, sequence);
+            assert_eq!(taken.admit(counter, &digest_of(counter), prior), New);
+        }
+    }
+    assert_eq!((taken.open_gaps(), taken.epochs.len()), (vec![], EPOCHS_MAX));
+    let oldest = 3650 - EPOCHS_MAX as u32;
+    assert_eq!(admit(&mut taken, oldest - 1, 1), BeyondMemory);
+    assert_eq!(admit(&mut taken, oldest - 1, 2), BeyondMemory);
+    assert_eq!(admit(&mut taken, oldest, 1), Repeat);
+    assert_eq!(admit(&mut taken, oldest, 2), AfterEnd);
+    assert_sound(&taken);
+}
+
+#[test]
 fn closed_ranges_beyond_the_bound_put_all_up_to_the_lowest_beyond_memory() {
     let mut taken = Taken::default();
     let closed_max = CLOSED_MAX as u64;
@@ -215,8 +234,16 @@ fn closed_ranges_beyond_the_bound_put_all_up_to_the_lowest_beyond_memory() {
     assert_eq!(admit(&mut taken, 0, 3), GapClosed);
     assert_eq!(admit(&mut taken, 0, 2 * closed_max + 2), New);
     assert_eq!(taken.open_gaps(), []);
-    taken.close(0, 0, 9);
-    assert_eq!(admit(&mut taken, 0, 1), BeyondMemory, "closing does not bring memory back");
+
+    // Two ranges and then what lies between them: one fewer than the bound, so that another has room.
+    let above = 2 * closed_max + 10;
+    for sequence in [above, above + 2, above + 1] {
+        taken.close(0, sequence, sequence);
+    }
+    assert_eq!(taken.count.closed, CLOSED_MAX - 1);
+    taken.close(0, 0, 1);
+    assert_eq!(taken.count.closed, CLOSED_MAX - 1, "closing does not bring memory back");
+    assert_eq!(admit(&mut taken, 0, 1), BeyondMemory);
     assert_sound(&taken);
 }
 
