@@ -4,14 +4,17 @@
 //! to 249 of shard 2 came to, written under claim 7. A claim is one consumer's, so no two consumers ever write one name,
 //! and whoever finds a file that the catalog does not name knows whether its writer can still commit it.
 //!
-//! Encodings are chosen per column by measurement (`docs/benchmarks-store-notes.md`, made by `examples/ingest_bench.rs`):
-//! times and counters as deltas, everything else by dictionary, all of it under zstd.
+//! Which encoding is smallest cannot be known beforehand (`docs/benchmarks-store-notes.md`, made by
+//! `examples/ingest_bench.rs`): times are smallest as deltas if a device has one series, and three times as large as plain
+//! ones if it has eight that share their times, since zstd finds those again only as whole bytes; full-noise floats want
+//! their bytes split, quantised ones a dictionary. So each numeric column of each file is tried on its first rows, and the
+//! smallest wins. All of it is under zstd 3: level 9 saves one percent.
 
 use crate::rollup;
 use crate::schema::Table;
-use arrow::array::{Array, AsArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::datatypes::{DataType, FieldRef, Schema, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use arrow::row::{RowConverter, SortField};
 use disk::Disk;
@@ -20,11 +23,12 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The name of a file, and what the catalog must be able to tell from it alone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,7 +119,7 @@ fn sorted(table: Table, batches: &[RecordBatch]) -> Result<RecordBatch, ParquetE
 }
 
 fn encode_sorted(table: Table, rows: &RecordBatch) -> Result<Encoded, ParquetError> {
-    let bytes = encode_with(table, rows, properties(table))?;
+    let bytes = encode_with(rows, chosen(table, rows)?)?;
     let column = |name: &str| rows.column_by_name(name).expect("every table has it");
     let times = column(table.time_column()).as_primitive::<TimestampMicrosecondType>();
     let devices = column("device").as_string_view();
@@ -133,52 +137,111 @@ fn encode_sorted(table: Table, rows: &RecordBatch) -> Result<Encoded, ParquetErr
     })
 }
 
-/// The bytes of one file under other properties than ours: for measurements.
+/// The bytes of a file of these rows, as they stand.
 pub fn encode_with(
-    table: Table,
     rows: &RecordBatch,
     properties: WriterProperties,
 ) -> Result<Vec<u8>, ParquetError> {
     // Arrow's own schema in the footer would cost 2 KB a file and say nothing that Parquet's logical types do not.
     let options =
         ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-    let mut writer =
-        ArrowWriter::try_new_with_options(Vec::new(), table.schema().clone(), options)?;
+    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), rows.schema(), options)?;
     writer.write(rows)?;
     writer.into_inner()
 }
 
-/// How a table is written: see the module's head.
+/// How these rows are written: see the module's head.
+///
+/// The same rows give the same choice, so that a replay writes the same bytes.
+pub fn chosen(table: Table, rows: &RecordBatch) -> Result<WriterProperties, ParquetError> {
+    let mut builder = properties(table).into_builder();
+    let sample = rows.slice(0, rows.num_rows().min(SAMPLE_ROWS));
+    for (field, column) in table.schema().fields().iter().zip(sample.columns()) {
+        let candidates = candidates(field.data_type());
+        if candidates.is_empty() || column.null_count() == column.len() {
+            continue;
+        }
+        let mut smallest = None;
+        for encoding in candidates {
+            let bytes = bytes_of_column(field, column, *encoding)?;
+            if smallest.is_none_or(|(least, _)| bytes < least) {
+                smallest = Some((bytes, *encoding));
+            }
+        }
+        let (_, encoding) = smallest.expect("there are candidates");
+        builder = encoded(builder, field.name(), encoding);
+    }
+    Ok(builder.build())
+}
+
+/// Enough to hold several series of a device, little enough to cost a tenth of the writing.
+const SAMPLE_ROWS: usize = 16 * 1024;
+
+/// Of the encodings that every reader knows, those that can win for a type, the usual winner first. Split bytes of
+/// integers are left out: that is newer than some readers are. `None` is a dictionary.
+fn candidates(of: &DataType) -> &'static [Option<Encoding>] {
+    match of {
+        DataType::Float64 => &[None, Some(Encoding::BYTE_STREAM_SPLIT), Some(Encoding::PLAIN)],
+        DataType::Int64 | DataType::UInt64 | DataType::Timestamp(..) => {
+            &[Some(Encoding::DELTA_BINARY_PACKED), Some(Encoding::PLAIN), None]
+        }
+        _ => &[],
+    }
+}
+
+fn encoded(
+    builder: WriterPropertiesBuilder,
+    column: &str,
+    encoding: Option<Encoding>,
+) -> WriterPropertiesBuilder {
+    let path = ColumnPath::from(column);
+    match encoding {
+        Some(encoding) => builder
+            .set_column_dictionary_enabled(path.clone(), false)
+            .set_column_encoding(path, encoding),
+        None => builder.set_column_dictionary_enabled(path, true),
+    }
+}
+
+fn bytes_of_column(
+    field: &FieldRef,
+    column: &ArrayRef,
+    encoding: Option<Encoding>,
+) -> Result<usize, ParquetError> {
+    let builder = WriterProperties::builder()
+        .set_compression(compression())
+        .set_statistics_enabled(EnabledStatistics::None);
+    let properties = encoded(builder, field.name(), encoding).build();
+    let schema = Arc::new(Schema::new(vec![field.clone()]));
+    let rows = RecordBatch::try_new(schema, vec![column.clone()])?;
+    Ok(encode_with(&rows, properties)?.len())
+}
+
+fn compression() -> Compression {
+    Compression::ZSTD(ZstdLevel::try_new(3).expect("3 is a level of zstd"))
+}
+
+/// How every file of a table is written, whatever its rows are.
 pub fn properties(table: Table) -> WriterProperties {
     let version = KeyValue::new("plimsoll.version".to_owned(), "1".to_owned());
     let mut builder = WriterProperties::builder()
         .set_created_by("plimsoll".to_owned())
         .set_key_value_metadata(Some(vec![version]))
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).expect("3 is a level of zstd")))
+        .set_compression(compression())
         .set_statistics_enabled(EnabledStatistics::Chunk);
-    let path = |name: &str| ColumnPath::from(name);
     for name in ["device", "series", table.time_column()] {
         if table.schema().index_of(name).is_ok() {
-            builder = builder.set_column_statistics_enabled(path(name), EnabledStatistics::Page);
+            let path = ColumnPath::from(name);
+            builder = builder.set_column_statistics_enabled(path, EnabledStatistics::Page);
         }
     }
-    let deltas: &[&str] = match table {
-        Table::Readings => &["time", "sequence", "index", "received_at"],
-        Table::Rollup => &["time", "count", "first_time", "last_time"],
-        Table::Quarantine => &["received_at", "sequence"],
-        Table::Losses => &["received_at", "first", "last"],
-    };
-    for name in deltas {
-        builder = builder
-            .set_column_dictionary_enabled(path(name), false)
-            .set_column_encoding(path(name), Encoding::DELTA_BINARY_PACKED);
+    match table {
+        Table::Readings => encoded(builder, "index", Some(Encoding::DELTA_BINARY_PACKED)),
+        Table::Quarantine => encoded(builder, "message", Some(Encoding::PLAIN))
+            .set_column_statistics_enabled(ColumnPath::from("message"), EnabledStatistics::None),
+        Table::Rollup | Table::Losses => builder,
     }
-    if table == Table::Quarantine {
-        builder = builder
-            .set_column_dictionary_enabled(path("message"), false)
-            .set_column_statistics_enabled(path("message"), EnabledStatistics::None);
-    }
-    builder.build()
+    .build()
 }
 
 /// Puts a file into a directory, whole and synced; its name is durable once the directory is synced too.

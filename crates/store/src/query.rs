@@ -1,7 +1,7 @@
 //! SQL over all tables, apart from ingest.
 //!
 //! Questions run on threads of their own, at the lowest priority that needs no privilege: on a shared runtime, hostile
-//! questions held up ingest for seconds (`docs/benchmarks-store-notes.md`). Each question sees one snapshot
+//! questions held up ingest for a second and more (`docs/benchmarks-store-notes.md`). Each question sees one snapshot
 //! (`shelf.rs`) in a session of its own, may only read, and has bounds on everything that it could take (INV-COST-1):
 //!
 //! | bound | held by | answer |

@@ -5,7 +5,7 @@ use crate::plant::{
 };
 use disk::{Disk, SimDisk};
 use model::Timestamp;
-use parquet::basic::{LogicalType, TimeUnit};
+use parquet::basic::{Encoding, LogicalType, TimeUnit};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 use std::collections::BTreeMap;
@@ -189,6 +189,47 @@ fn a_foreign_reader_finds_the_types_in_parquets_own_words() {
     let notes = file.key_value_metadata().unwrap();
     assert_eq!(notes.len(), 1, "our version, and no schema of Arrow's");
     assert_eq!((notes[0].key.as_str(), notes[0].value.as_deref()), ("plimsoll.version", Some("1")));
+}
+
+/// What is smallest depends on the data: see the head of `file.rs`.
+#[test]
+fn each_column_is_written_in_the_encoding_that_is_smallest_for_it() {
+    let noise = |i: usize| (i as f64 * 0.7391).sin() * 1e3 + (i as f64 * 2.1713).cos();
+    let written = |series: usize, value: &dyn Fn(usize) -> f64| {
+        let mut device = Device::new("pump-1", 1);
+        let packs = (0..40).map(|pack| {
+            let reading = |i: usize| {
+                let i = pack * 96 + i;
+                // Not quite every second, so that deltas of eight series are not all alike.
+                let time =
+                    START_US + (i / series) as i64 * 1_000_000 + (noise(i / series) * 9.0) as i64;
+                let name = format!("series/{}", i % series);
+                let time = if series == 1 { START_US + i as i64 * 1_000_000 } else { time };
+                reading(&name, time, value(i))
+            };
+            let pack: Vec<_> = (0..96).map(reading).collect();
+            let message = device.seal(&pack);
+            on_bus(vec![device.entry(message)])
+        });
+        let disk = SimDisk::new(1);
+        let flush = FlushBounds { rows_max: 1 << 20, ..SOME };
+        let parts = parts(disk.shared(), Arc::new(MemoryCatalog::new(1)), flush);
+        let bus = bus_of(&packs.collect::<Vec<_>>());
+        run_to_end(&mut Shard::open(parts, 0, bus).unwrap()).unwrap();
+        let reader = open(&disk, &names(&disk, "readings")[0]).unwrap();
+        let group = reader.metadata().row_group(0);
+        let encodings = |name: &str| {
+            let column = group.columns().iter().find(|c| c.column_descr().name() == name).unwrap();
+            column.encodings().collect::<Vec<_>>()
+        };
+        (encodings("time"), encodings("value_float"))
+    };
+    let (time, value) = written(1, &|i| 20.0 + (noise(i).abs() as i64 % 40) as f64 / 10.0);
+    assert!(time.contains(&Encoding::DELTA_BINARY_PACKED), "{time:?}");
+    assert!(value.contains(&Encoding::RLE_DICTIONARY), "{value:?}");
+    let (time, value) = written(8, &noise);
+    assert!(!time.contains(&Encoding::DELTA_BINARY_PACKED), "{time:?}");
+    assert!(value.contains(&Encoding::BYTE_STREAM_SPLIT), "{value:?}");
 }
 
 #[test]
