@@ -39,7 +39,7 @@ pub enum PolicyError {
     #[error("cannot read policies: {found} bytes, expected at most {POLICY_BYTES_MAX}")]
     TooLong { found: usize },
     #[error("cannot read policies: not Cedar")]
-    NotCedar(#[from] cedar_policy::ParseErrors),
+    NotCedar(#[source] Box<cedar_policy::ParseErrors>),
     #[error("policies do not fit the schema: {0}")]
     Unfit(String),
     #[error("two policies are called {0:?}")]
@@ -117,7 +117,9 @@ impl Policies {
         if text.len() > POLICY_BYTES_MAX {
             return Err(PolicyError::TooLong { found: text.len() });
         }
-        let set = named(&PolicySet::from_str(text)?)?;
+        let parsed =
+            PolicySet::from_str(text).map_err(|errors| PolicyError::NotCedar(Box::new(errors)))?;
+        let set = named(&parsed)?;
         let verdict = Validator::new(SCHEMA.clone()).validate(&set, ValidationMode::Strict);
         if let Some(error) = verdict.validation_errors().next() {
             return Err(PolicyError::Unfit(error.to_string()));

@@ -251,18 +251,17 @@ impl Demo {
         }
         let before: HashSet<String> = self.keys_of(&name)?;
         let acked_before = self.fleet.acked(&name, None)?;
-        let sealed = |demo: &Self| -> Result<u64> { demo.backlog_of(&name) };
-        let waiting_at_first = sealed(&self)?;
+        let waiting_at_first = self.backlog_of(&name)?;
         until("messages wait in the backlog under the old key", PATIENCE, || {
-            Ok(sealed(&self)? >= waiting_at_first + 3)
+            Ok(self.backlog_of(&name)? >= waiting_at_first + 3)
         })?;
         self.fleet.devices[&name].signal(Signal::USR1)?;
         until("the device seals under a new key", PATIENCE, || {
             Ok(!before.contains(&self.seal_key_of(&name)?))
         })?;
-        let waiting = sealed(&self)?;
+        let waiting = self.backlog_of(&name)?;
         until("messages wait under the new key too", PATIENCE, || {
-            Ok(sealed(&self)? >= waiting + 3)
+            Ok(self.backlog_of(&name)? >= waiting + 3)
         })?;
         for recorder in &mut self.fleet.recorders {
             recorder.order(&format!("resume {name}"))?;

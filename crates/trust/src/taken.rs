@@ -316,18 +316,20 @@ impl Epoch {
     /// Puts a span where all is free, and merges it with neighbours of its own fate.
     fn insert(&mut self, mut new: Span) {
         let mut at = self.first_reaching(new.first);
-        if let Some(above) = self.spans.get(at).copied() {
-            if above.fate == new.fate && new.last.checked_add(1) == Some(above.first) {
-                new.last = above.last;
-                self.spans.remove(at);
-            }
+        if let Some(above) = self.spans.get(at).copied()
+            && above.fate == new.fate
+            && new.last.checked_add(1) == Some(above.first)
+        {
+            new.last = above.last;
+            self.spans.remove(at);
         }
-        if let Some(below) = at.checked_sub(1).map(|below| self.spans[below]) {
-            if below.fate == new.fate && below.last.checked_add(1) == Some(new.first) {
-                new.first = below.first;
-                at -= 1;
-                self.spans.remove(at);
-            }
+        if let Some(below) = at.checked_sub(1).map(|below| self.spans[below])
+            && below.fate == new.fate
+            && below.last.checked_add(1) == Some(new.first)
+        {
+            new.first = below.first;
+            at -= 1;
+            self.spans.remove(at);
         }
         self.spans.insert(at, new);
     }
@@ -416,11 +418,11 @@ impl Taken {
         if expect(d.u8(), "format version 1")? != 1 {
             return Err(Malformed::new(Reason::UnknownKind, "format version 1"));
         }
-        let mut taken = Self::default();
-        taken.forgotten = or_null(&mut d, "[epoch, sequence] or null", |d| {
+        let forgotten = or_null(&mut d, "[epoch, sequence] or null", |d| {
             array_of(d, 2, "[epoch, sequence]")?;
             counter(d)
         })?;
+        let mut taken = Self { forgotten, ..Self::default() };
         taken.decode_epochs(&mut d)?;
         taken.count = taken.counted();
         if taken.count.gaps > GAPS_MAX || taken.count.closed > CLOSED_MAX {

@@ -417,7 +417,7 @@ fn a_configuration_that_could_not_work_is_refused_when_it_is_made() {
         "no anchors: expected at least one authority to verify the other end against"
     );
     assert_eq!(
-        make(&gateway.0, &[device.1.clone()]).unwrap_err(),
+        make(&gateway.0, std::slice::from_ref(&device.1)).unwrap_err(),
         "the certificate of this end or an anchor cannot be read"
     );
 }

@@ -314,7 +314,7 @@ fn the_longest_names_units_texts_and_packs_are_read() {
     let us = 1_750_000_000_000_000;
     let text = Value::Text("x".repeat(TEXT_BYTES_MAX));
     let longest = Reading { unit: unit(&"u".repeat(32)), ..reading(us, &"n".repeat(128), text) };
-    assert_eq!(decode(&encode(&[longest.clone()])), Ok(vec![longest]));
+    assert_eq!(decode(&encode(core::slice::from_ref(&longest))), Ok(vec![longest]));
     let most = vec![reading(us, "x", Value::Int(1)); RECORDS_MAX];
     assert_eq!(decode(&encode(&most)), Ok(most));
 }

@@ -12,8 +12,10 @@ fn fifty_random_sigkills_lose_and_double_nothing() {
     let recording = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../recordings/host.csv");
     let seed = std::env::var("PLIMSOLL_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
-    let options = kills::Options { data: data.clone(), port_base: 21_900, kills: 50, seed, recording };
-    let kept = kills::run(&options).unwrap_or_else(|error| panic!("seed {seed}, {}: {error:#}", data.display()));
+    let options =
+        kills::Options { data: data.clone(), port_base: 21_900, kills: 50, seed, recording };
+    let kept = kills::run(&options)
+        .unwrap_or_else(|error| panic!("seed {seed}, {}: {error:#}", data.display()));
     assert!(kept, "a promise was broken; seed {seed}; all is left in {}", data.display());
     std::fs::remove_dir_all(&data).expect("the directory is this test's own");
 }
