@@ -37,9 +37,8 @@ build: ## every executable, in target/debug
 demo: build ## unattended: a fleet on a bad day, then every promise counted; nonzero exit when one is broken
 	@exec target/debug/plimsoll-sim demo $(ARGS)
 
-test: build ## all tests, skipped ones listed, then 50 SIGKILLs over real processes (ARGS: only these tests)
+test: build ## all tests, with the list of skipped ones (ARGS goes to the test runner)
 	cargo xtask test $(ARGS)
-	@[ -n "$(ARGS)" ] || { dir=$$(mktemp -d) && target/debug/plimsoll-sim kills --data "$$dir/site" && rm -rf "$$dir"; }
 
 test-services: build ## foreign clients against a running road: openssl, curl, strongSwan, mosquitto
 	tests/services/run $(ARGS)
