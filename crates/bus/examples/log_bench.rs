@@ -184,6 +184,9 @@ impl Disk for Counted {
     fn remove(&self, path: &Path) -> io::Result<()> {
         RealDisk.remove(path)
     }
+    fn write_again(&self, path: &Path, from: u64) -> io::Result<()> {
+        RealDisk.write_again(path, from)
+    }
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         RealDisk.create_dir_all(dir)
     }

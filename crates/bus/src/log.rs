@@ -43,6 +43,7 @@ pub struct Log {
     pending_records: u64,
     /// Lengths of all segments.
     bytes: u64,
+    torn_bytes: u64,
     poisoned: bool,
 }
 
@@ -70,7 +71,8 @@ impl Log {
             file.sync().map_err(LogError::io("sync", &path))?;
             disk.sync_dir(dir).map_err(LogError::io("sync", dir))?;
             let segments = VecDeque::from([Segment::new(dir, &header, HEADER_LEN)]);
-            return Ok(Self::opened(disk, dir, config, file, segments, Offset(0)));
+            let newest = Newest { file, end: Offset(0), torn_bytes: 0 };
+            return Ok(Self::opened(disk, dir, config, segments, newest));
         };
 
         let mut segments = VecDeque::with_capacity(firsts.len() + 1);
@@ -80,19 +82,18 @@ impl Log {
             check_order(dir, segments.back(), &header)?;
             segments.push_back(Segment::new(dir, &header, bytes));
         }
-        let (file, end) = recover_newest(&disk, dir, newest, &mut segments)?;
+        let newest = recover_newest(&disk, dir, newest, &mut segments)?;
         // A name may be one that a killed process never synced.
         disk.sync_dir(dir).map_err(LogError::io("sync", dir))?;
-        Ok(Self::opened(disk, dir, config, file, segments, end))
+        Ok(Self::opened(disk, dir, config, segments, newest))
     }
 
     fn opened(
         disk: SharedDisk,
         dir: &Path,
         config: LogConfig,
-        file: Box<dyn File>,
         segments: VecDeque<Segment>,
-        end: Offset,
+        Newest { file, end, torn_bytes }: Newest,
     ) -> Self {
         let bytes = segments.iter().map(|segment| segment.bytes).sum();
         let shared = Arc::new(Shared::new(disk, dir, Index { segments, end }));
@@ -103,6 +104,7 @@ impl Log {
             pending: Vec::new(),
             pending_records: 0,
             bytes,
+            torn_bytes,
             poisoned: false,
         }
     }
@@ -273,6 +275,11 @@ impl Log {
         self.bytes + self.pending.len() as u64
     }
 
+    /// What opening cut off behind the last whole record: bytes that nobody was promised. For the station to count.
+    pub fn torn_bytes(&self) -> u64 {
+        self.torn_bytes
+    }
+
     pub fn config(&self) -> &LogConfig {
         &self.config
     }
@@ -364,13 +371,21 @@ fn check_order(dir: &Path, before: Option<&Segment>, header: &Header) -> Result<
     Ok(())
 }
 
-/// Reads the newest segment to the end of its whole records, cuts what is torn behind them and syncs the rest.
+/// The newest segment, ready to be written to.
+struct Newest {
+    file: Box<dyn File>,
+    end: Offset,
+    torn_bytes: u64,
+}
+
+/// Reads the newest segment to the end of its whole records and cuts what is torn behind them. Its last write is written
+/// again: the process before may have stopped because its sync failed, and a sync alone would not make good for that.
 fn recover_newest(
     disk: &SharedDisk,
     dir: &Path,
     first: Offset,
     segments: &mut VecDeque<Segment>,
-) -> Result<(Box<dyn File>, Offset), LogError> {
+) -> Result<Newest, LogError> {
     let path = segment::path(dir, first);
     let (header, len) = read_header(disk, dir, first)?;
     let header = match header {
@@ -387,13 +402,20 @@ fn recover_newest(
     };
     let mut segment = Segment::new(dir, &header, len);
     let mut cursor = Cursor::new(&**disk, &path, header.salt, (first, HEADER_LEN), len);
+    // Without a record the header is the last write.
+    let mut last_write = 0;
     let torn = loop {
         if cursor.at_end() {
             break None;
         }
         let place = (cursor.offset, cursor.position);
         match cursor.take() {
-            Ok(_) => segment.mark(place),
+            Ok(record) => {
+                segment.mark(place);
+                if record.behind == 0 {
+                    last_write = place.1;
+                }
+            }
             Err(Stop::Io(e)) => return Err(LogError::io("read", &path)(e)),
             Err(stop) => break Some((place, stop)),
         }
@@ -417,10 +439,10 @@ fn recover_newest(
         );
         file.truncate(position).map_err(LogError::io("cut", &path))?;
     }
-    file.sync().map_err(LogError::io("sync", &path))?;
+    disk.write_again(&path, last_write).map_err(LogError::io("sync", &path))?;
     segment.bytes = whole;
     segments.push_back(segment);
-    Ok((file, end))
+    Ok(Newest { file, end, torn_bytes: len - whole })
 }
 
 fn recreate_newest(
@@ -428,7 +450,7 @@ fn recreate_newest(
     dir: &Path,
     first: Offset,
     segments: &mut VecDeque<Segment>,
-) -> Result<(Box<dyn File>, Offset), LogError> {
+) -> Result<Newest, LogError> {
     let path = segment::path(dir, first);
     if let Some(before) = segments.back() {
         let end = check_to_end(disk, before)?;
@@ -450,7 +472,7 @@ fn recreate_newest(
     file.append(&header.encode()).map_err(LogError::io("write", &path))?;
     file.sync().map_err(LogError::io("sync", &path))?;
     segments.push_back(Segment::new(dir, &header, HEADER_LEN));
-    Ok((file, first))
+    Ok(Newest { file, end: first, torn_bytes: 0 })
 }
 
 /// Reads a segment that has no torn tail to allow for; returns the offset behind its last record.

@@ -188,9 +188,9 @@ impl LogReader {
                             more = false;
                             break;
                         }
-                        cursor.take().map(|payload| {
+                        cursor.take().map(|record| {
                             *bytes += len;
-                            out.push((offset, payload.to_vec()));
+                            out.push((offset, record.payload.to_vec()));
                             *next = offset.next();
                         })
                     }

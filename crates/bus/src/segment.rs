@@ -163,6 +163,12 @@ pub(crate) struct Cursor<'a> {
     chunk_at: u64,
 }
 
+#[derive(Debug)]
+pub(crate) struct Record<'a> {
+    pub behind: u32,
+    pub payload: &'a [u8],
+}
+
 /// Why a cursor stopped before the end.
 #[derive(Debug)]
 pub(crate) enum Stop {
@@ -207,8 +213,8 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// The next record's payload, checked.
-    pub fn take(&mut self) -> Result<&[u8], Stop> {
+    /// The next record, checked.
+    pub fn take(&mut self) -> Result<Record<'_>, Stop> {
         let len = self.peek()?;
         let (salt, offset) = (self.salt, self.offset);
         let record = self.bytes(RECORD_HEAD_LEN + len)?;
@@ -217,13 +223,13 @@ impl<'a> Cursor<'a> {
             let found = format!("crc {is:08x} where {says:08x} is written");
             return Err(bad("a record that its crc fits".into(), found));
         }
-        let behind = u64::from(u32_at(record, 16));
-        if behind > offset.0 {
+        let behind = u32_at(record, 16);
+        if u64::from(behind) > offset.0 {
             return Err(bad(format!("at most {offset} records behind"), format!("{behind}")));
         }
         let start = (self.position + RECORD_HEAD_LEN - self.chunk_at) as usize;
         self.step(len);
-        Ok(&self.chunk[start..start + len as usize])
+        Ok(Record { behind, payload: &self.chunk[start..start + len as usize] })
     }
 
     fn step(&mut self, len: u64) {

@@ -1,7 +1,8 @@
 //! Durable storage, as our own files see it: append, sync, rename, sync the directory.
 //!
 //! Promises: what `File::sync` and `Disk::sync_dir` returned for survives a power cut; nothing else is promised to.
-//! Never: retries a failed sync (after one, what is durable is unknown: the caller stops), reads a clock, knows formats.
+//! Never: retries a failed sync (after one, what is durable is unknown: the caller stops, and the next process writes
+//! again what it relies on, [`Disk::write_again`]), reads a clock, knows formats.
 //!
 //! [`RealDisk`] is the operating system's; [`SimDisk`] is its double, which cuts the power at any operation, tears
 //! what was not synced, and can be told to lie about `sync`. Every durable file that we write goes through [`Disk`]
@@ -65,6 +66,12 @@ pub trait Disk: Debug + Send + Sync + 'static {
 
     /// Durable after `sync_dir` of the directory.
     fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Writes what a file has from `from` on in its place once more, and syncs it.
+    ///
+    /// For who finds bytes that an earlier process may have failed to sync. They may be seen in memory only, and count as
+    /// written: a `sync` would have nothing to do and succeed. Written again they become durable, or the sync fails again.
+    fn write_again(&self, path: &Path, from: u64) -> io::Result<()>;
 
     /// Creates a directory and its parents, durably, readable by their owner only (0700).
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;

@@ -60,6 +60,24 @@ impl Disk for RealDisk {
         fs::remove_file(path)
     }
 
+    fn write_again(&self, path: &Path, from: u64) -> io::Result<()> {
+        // Not for appending: Linux would append, whatever the offset.
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let mut bytes = vec![0; 64 * 1024];
+        let mut at = from;
+        loop {
+            match file.read_at(&mut bytes, at) {
+                Ok(0) => return file.sync_data(),
+                Ok(n) => {
+                    file.write_all_at(&bytes[..n], at)?;
+                    at += n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         if dir.is_dir() {
             // Whoever made it may have been killed before it synced the entry. Who may not read the parent did not

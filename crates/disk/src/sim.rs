@@ -225,7 +225,7 @@ impl State {
     }
 
     fn one_in(&mut self, n: u64) -> bool {
-        self.random() % n == 0
+        self.random().is_multiple_of(n)
     }
 
     fn used(&self) -> u64 {
@@ -335,7 +335,15 @@ impl Inode {
 
     /// A sync failed, and what it was to write counts as written.
     fn give_up(&mut self) {
-        self.given_up.push(self.untouched..self.seen.len());
+        let start = self.untouched.min(self.seen.len());
+        self.given_up.push(start..self.seen.len());
+    }
+
+    fn write_again(&mut self, from: usize) {
+        for range in &mut self.given_up {
+            range.end = range.end.min(from);
+            range.start = range.start.min(range.end);
+        }
     }
 
     fn truncate(&mut self, len: usize) {
@@ -444,6 +452,17 @@ impl Disk for SimDisk {
         if cut { Err(power_is_cut()) } else { Ok(()) }
     }
 
+    fn write_again(&self, path: &Path, from: u64) -> io::Result<()> {
+        let state = &mut *self.state();
+        state.on()?;
+        let no = state.inode(path)?;
+        if state.step_whole()? {
+            return Err(power_is_cut());
+        }
+        state.file(no).write_again(from as usize);
+        state.sync_file(no)
+    }
+
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.on()?;
@@ -518,6 +537,20 @@ impl SimFile {
 }
 
 impl State {
+    fn sync_file(&mut self, no: FileNo) -> io::Result<()> {
+        match self.sync() {
+            Ok(true) => self.file(no).sync(),
+            Ok(false) => {}
+            Err(e) => {
+                if self.fails_no_more() {
+                    self.file(no).give_up();
+                }
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
     fn file(&mut self, no: FileNo) -> &mut Inode {
         self.files.get_mut(&no).expect("a file that is open in this life has an inode")
     }
@@ -541,18 +574,7 @@ impl File for SimFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let mut state = self.state()?;
-        match state.sync() {
-            Ok(true) => state.file(self.no).sync(),
-            Ok(false) => {}
-            Err(e) => {
-                if state.fails_no_more() {
-                    state.file(self.no).give_up();
-                }
-                return Err(e);
-            }
-        }
-        Ok(())
+        self.state()?.sync_file(self.no)
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {

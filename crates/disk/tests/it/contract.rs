@@ -66,6 +66,15 @@ fn contract(disk: &dyn Disk, dir: &Path) {
     file.append(b"first").unwrap();
     file.sync().unwrap();
 
+    // Written again it is what it was, and a handle goes on at the end.
+    for from in [0, 2, 5] {
+        disk.write_again(&a, from).unwrap();
+    }
+    assert_eq!(disk.read(&a, 100).unwrap(), b"first");
+    assert_eq!(disk.write_again(&b, 0).unwrap_err().kind(), ErrorKind::NotFound);
+    other.append(b"!").unwrap();
+    assert_eq!(disk.read(&a, 100).unwrap(), b"first!");
+
     // A rename replaces, and a handle follows its file, not its name.
     let mut second = disk.create(&b).unwrap();
     second.append(b"second").unwrap();

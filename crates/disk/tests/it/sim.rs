@@ -381,6 +381,29 @@ fn a_sync_that_failed_once_and_is_tried_again_has_lost_what_it_was_to_write() {
 }
 
 #[test]
+fn what_a_failed_sync_gave_up_is_durable_when_another_process_writes_it_again() {
+    for again in [false, true] {
+        let disk = SimDisk::new(1);
+        let mut file = synced(&disk, &[1; 10]);
+        file.append(&[2; 10]).unwrap();
+        disk.set_sync_mode(SyncMode::FailsOnceAt(0));
+        file.sync().unwrap_err();
+        disk.cut_now();
+        disk.restart();
+        assert_eq!(disk.len(path()).unwrap(), 20, "the cache has it");
+        if again {
+            disk.write_again(path(), 10).unwrap();
+        } else {
+            disk.open(path()).unwrap().sync().unwrap();
+        }
+        disk.cut_now();
+        disk.reboot();
+        let kept = disk.read(path(), 100).unwrap();
+        assert_eq!(kept, [[1; 10], [if again { 2 } else { 0 }; 10]].concat());
+    }
+}
+
+#[test]
 fn syncs_fail_from_the_operation_on_that_was_told() {
     let disk = SimDisk::new(1);
     disk.set_sync_mode(SyncMode::FailsFrom(3));
