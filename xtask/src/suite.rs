@@ -53,7 +53,8 @@ pub fn run(root: &Path, args: &[&str]) -> Result<()> {
     if !succeeded || *failed > 0 {
         bail!("tests failed");
     }
-    if !findings.is_empty() {
+    // A machine that lacks a foreign program skips what needs it, and says so; only CI must have everything.
+    if !findings.is_empty() && std::env::var_os("CI").is_some() {
         bail!("the list of skipped tests is not the one in {EXPECTED}");
     }
     Ok(())
