@@ -244,7 +244,10 @@ fn show_status(data: &Path, json: bool) -> Result<()> {
     if json {
         print!("{text}");
     } else {
-        println!("{}", text.trim().trim_matches(['{', '}']).replace(',', "\n").replace('"', ""));
+        println!(
+            "{}",
+            text.trim().replace(['{', '}', '"'], "").replace(',', "\n").replace(':', " ")
+        );
     }
     Ok(())
 }

@@ -208,7 +208,8 @@ mod tests {
             {
                 let one = Reading { time, unit, ..reading(value.clone()) };
                 assert!(
-                    senml::encode(&[one.clone()]).len() <= ARRAY_BYTES + record_bytes_max(&one)
+                    senml::encode(std::slice::from_ref(&one)).len()
+                        <= ARRAY_BYTES + record_bytes_max(&one)
                 );
             }
         }

@@ -226,7 +226,7 @@ fn rows_once(
     stated: &[LostRange],
 ) -> Result<(), String> {
     let mut times: BTreeMap<u64, u32> = BTreeMap::new();
-    let sealed = all.iter().filter_map(|(_, envelope)| {
+    let sealed = all.values().filter_map(|envelope| {
         let (header, payload) = open(envelope);
         (header.kind == Kind::Readings).then(|| row_of(payload))
     });

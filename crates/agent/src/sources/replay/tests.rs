@@ -290,3 +290,17 @@ fn public_industrial_recordings_are_read_whole() {
         assert!(rows.iter().all(|row| row.bad.is_empty() && row.cells.len() == 1), "{name}");
     }
 }
+
+#[test]
+fn the_recording_that_ships_is_read_whole() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recordings/host.csv");
+    let recording = Recording::open(&path).unwrap();
+    assert_eq!(recording.left_out(), [] as [String; 0]);
+    assert!(recording.columns().len() > 40);
+    assert!(recording.columns().iter().all(|column| column.unit.is_some()));
+    let rows = rows(&path);
+    assert_eq!(rows.len(), 600);
+    assert!(
+        rows.iter().all(|row| row.bad.is_empty() && row.cells.len() == recording.columns().len())
+    );
+}
