@@ -4,7 +4,8 @@ use anyhow::{Context, Result, bail};
 use fuzz::memory::Counting;
 use fuzz::targets::Target;
 use fuzz::{corpus, run, targets};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 #[global_allocator]
@@ -16,6 +17,8 @@ const USAGE: &str = "fuzz [--seconds N] [--seed N] [--target NAME] [--keep] [FIL
   --target NAME  only this one
   --keep         write inputs that ended in a new way to fuzz/corpus
   FILE           run this one input and say how it ends (needs --target)";
+
+const HEADER: &str = "target           executions   past first   accepted   ends  corpus    peak B";
 
 struct Options {
     seconds: u64,
@@ -50,17 +53,47 @@ fn start() -> Result<()> {
         println!("{} bytes passed {} parser(s): {}", input.len(), end.depth, end.words);
         return Ok(());
     }
-    println!("seed {}, {} s each", options.seed, options.seconds);
-    println!(
-        "{:14} {:>12} {:>12} {:>10} {:>6} {:>7} {:>9}",
-        "target", "executions", "past first", "accepted", "ends", "corpus", "peak B"
-    );
     // A panic is caught and told with its input; its own words would stand in the middle of the table.
     std::panic::set_hook(Box::new(|_| ()));
-    for target in &chosen {
-        one(target, &options)?;
+    if let [target] = chosen.as_slice() {
+        println!("seed {}, {} s\n{HEADER}", options.seed, options.seconds);
+        return one(target, &options);
     }
-    Ok(())
+    println!("seed {}, {} s each\n{HEADER}", options.seed, options.seconds);
+    all(chosen, &options)
+}
+
+/// Every target in a process of its own, since memory is counted by process; as many at a time as there are processors.
+fn all(targets: Vec<Target>, options: &Options) -> Result<()> {
+    let program = std::env::current_exe().context("finding this program")?;
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let queue = Mutex::new(targets.into_iter());
+    let next = || queue.lock().expect("taking the next target does not panic").next();
+    let work = || -> Result<()> {
+        while let Some(target) = next() {
+            let mut command = Command::new(&program);
+            command.args(["--target", target.name]);
+            command.args(["--seconds", &options.seconds.to_string()]);
+            command.args(["--seed", &options.seed.to_string()]);
+            if options.keep {
+                command.arg("--keep");
+            }
+            let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+            let said = String::from_utf8_lossy(&output.stdout);
+            // Its own first lines are the head of the table, which stands already.
+            said.lines().skip(HEADER.lines().count() + 1).for_each(|row| println!("{row}"));
+            if !output.status.success() {
+                bail!("target {} ended with {}", target.name, output.status);
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        let ended = workers.into_iter().map(|w| w.join().expect("a worker does not panic"));
+        // All are waited for, and the first failure is told.
+        ended.collect::<Vec<_>>().into_iter().collect()
+    })
 }
 
 fn one(target: &Target, options: &Options) -> Result<()> {

@@ -242,9 +242,9 @@ fn sealed(kind: Kind, counter: (u32, u64), payload: &[u8]) -> Vec<u8> {
         counter: Counter { epoch: counter.0, sequence: counter.1 },
         uptime_ms: 86_400_000,
         wall: Some(WallClock { time: Timestamp(1_800_000_000_000_000), uncertainty_ms: 20 }),
-        heard: (!first).then(|| Heard { nonce: Nonce([3; 16]), lease: 0 }),
+        heard: (!first).then_some(Heard { nonce: Nonce([3; 16]), lease: 0 }),
         prior: first
-            .then(|| Prior { key: KeyId([5; 32]), counter: Counter { epoch: 1, sequence: 400 } }),
+            .then_some(Prior { key: KeyId([5; 32]), counter: Counter { epoch: 1, sequence: 400 } }),
     };
     cose::seal(&header, payload, &key).expect("a key in memory signs")
 }
