@@ -42,7 +42,7 @@ fn change(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
     let end = (at + width).min(bytes.len());
     match random.below(11) {
         0 | 1 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
-        2 if at < bytes.len() => bytes[at] = random.next() as u8,
+        2 if at < bytes.len() => bytes[at] = random.draw() as u8,
         3 | 4 if at < bytes.len() => bytes[at] = TELLING[random.below(TELLING.len())],
         5 => bytes.insert(at, TELLING[random.below(TELLING.len())]),
         6 => _ = bytes.drain(at..end),

@@ -228,7 +228,7 @@ async fn first_to_end(devices: &mut [Device]) -> (&'static str, String) {
     let ends = devices.iter_mut().map(|device| {
         Box::pin(async {
             let status = device.child.wait().await;
-            (device.name, status.map_or_else(|error| error.to_string(), |status| ended(status)))
+            (device.name, status.map_or_else(|error| error.to_string(), ended))
         })
     });
     futures::future::select_all(ends).await.0

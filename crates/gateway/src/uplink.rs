@@ -137,7 +137,7 @@ mod tests {
             digest: Digest([2; 32]),
             received_at: Timestamp(5),
             uncertainty_ms: 6,
-            fresh: sequence % 2 == 0,
+            fresh: sequence.is_multiple_of(2),
             bundle,
             message: vec![sequence as u8],
         };

@@ -72,7 +72,7 @@ impl StoredTable {
             Known { table: self.table, files: &self.files, shards: self.reach.shards as usize };
         let kept = predicate.prune(&known)?;
         let files = self.files.iter().zip(kept);
-        Ok(files.filter_map(|(file, kept)| kept.then(|| file.clone())).collect())
+        Ok(files.filter(|(_, kept)| *kept).map(|(file, _)| file.clone()).collect())
     }
 
     fn scan_files(

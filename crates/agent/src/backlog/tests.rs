@@ -3,9 +3,11 @@
 use super::*;
 use crate::clock::FLOOR;
 use crate::counter::Counters;
+use crate::pack::{Closed, Pack, Sample, Why};
+use crate::sources::replay::Recording;
 use disk::{Cuts, Death, Disk as _, Report, SimDisk, SyncMode};
 use model::envelope::{Algorithm, MESSAGE_BYTES_MAX};
-use model::{KeyId, Timestamp};
+use model::{KeyId, Reading, Timestamp, senml};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -682,4 +684,100 @@ fn a_record_of_a_later_version_stops_the_agent_and_stays() {
         "record 0 of the backlog cannot be understood; it is left untouched"
     );
     assert_eq!(log.reader().read(Offset(0), 1, 1000).unwrap()[0].1, [2; 100]);
+}
+
+/// Replays a recording into the backlog, in packs that end in the middle of rows, to its end or the first error.
+fn replay(life: &mut Life, recording: &Recording) -> Result<(), BacklogError> {
+    let from = recording.start(life.backlog.position());
+    let mut rows = recording.rows(from).unwrap();
+    let mut pack = Pack::default();
+    let mut packs = 0;
+    let mut push = |life: &mut Life, closed: Option<Closed>| -> Result<(), BacklogError> {
+        let Some(closed) = closed else { return Ok(()) };
+        life.now += 100;
+        let (stamp, payload) = (at(life.now), senml::encode(&closed.readings));
+        life.backlog.push(&mut life.sealer, &payload, closed.next, &stamp)?;
+        packs += 1;
+        // Groups of one and two.
+        if packs % 3 != 0 { life.backlog.commit(&stamp) } else { Ok(()) }
+    };
+    let mut samples = 0;
+    while let Some(row) = rows.next_row().unwrap() {
+        for (i, cell) in row.cells.iter().enumerate() {
+            let column = &recording.columns()[cell.column as usize];
+            let reading = Reading {
+                time: row.time.unwrap(),
+                series: column.series.clone(),
+                value: cell.value.clone(),
+                unit: None,
+            };
+            let sample = Sample { reading, next: Some(row.after(i)) };
+            let filled = pack.add(sample, life.now).unwrap();
+            push(life, filled)?;
+            samples += 1;
+            if samples % 7 == 0 {
+                push(life, pack.close(Why::Asked))?;
+            }
+        }
+    }
+    push(life, pack.close(Why::Asked))?;
+    life.tick()
+}
+
+#[test]
+fn a_cut_anywhere_replays_each_cell_of_a_recording_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("r.csv");
+    let mut text = "time,a,b,c\n".to_owned();
+    for s in 0..40 {
+        let b = if s % 4 == 0 { String::new() } else { s.to_string() };
+        text.push_str(&format!("{},{s},{b},{}.5\n", 1_704_164_645 + s, s * 2));
+    }
+    std::fs::write(&file, text).unwrap();
+    let recording = Recording::open(&file).unwrap();
+    let mut expected = Vec::new();
+    let mut rows = recording.rows(recording.start(None)).unwrap();
+    while let Some(row) = rows.next_row().unwrap() {
+        let cells = row.cells.into_iter();
+        expected.extend(cells.map(|c| format!("{:?} {} {}", row.time, c.column, c.value)));
+    }
+    expected.sort();
+
+    let recover = |disk: &SimDisk| {
+        let _ = Life::begin(disk, Full::Oldest, Known::default());
+    };
+    let workload = |disk: &SimDisk| {
+        let run = || -> Result<(), BacklogError> {
+            let made = disk
+                .create_dir_all(Path::new(DIR))
+                .map_err(drop)
+                .and_then(|()| Counters::create(disk, Path::new(DIR), key()).map_err(drop));
+            made.map_err(|()| BacklogError::TooSmall { found: 0 })?;
+            replay(&mut Life::begin(disk, Full::Oldest, Known::default())?, &recording)
+        };
+        let _ = run();
+    };
+    let check = |disk: &SimDisk, (): ()| {
+        let mut life = match Life::begin(disk, Full::Oldest, Known::default()) {
+            // The key was not made yet.
+            Err(BacklogError::Io { attempt: "count in", .. }) => return Ok(()),
+            life => life.map_err(|e| format!("{e:?}"))?,
+        };
+        replay(&mut life, &recording).map_err(|e| format!("{e:?}"))?;
+        let mut cells = Vec::new();
+        for envelope in waiting(&life.backlog).values() {
+            for reading in senml::decode(open(envelope).1).unwrap() {
+                let columns = recording.columns().iter();
+                let column = columns.take_while(|c| c.series != reading.series).count();
+                cells.push(format!("{:?} {column} {}", Some(reading.time), reading.value));
+            }
+        }
+        cells.sort();
+        if cells == expected {
+            Ok(())
+        } else {
+            Err(format!("{} cells of {}", cells.len(), expected.len()))
+        }
+    };
+    Cuts::over(0..4).recovering(&recover).run(workload, check).holds("agent replay");
 }

@@ -9,7 +9,7 @@ use keys::ca::Profile;
 use model::envelope::Algorithm;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use trust::cose::Signer as _;
+use trust::cose::{SecretKey, Signer as _};
 
 /// INV-AUTH-1: from a device that is let in, each single change of its certificate is refused for its own reason.
 #[tokio::test(flavor = "multi_thread")]
@@ -32,7 +32,8 @@ async fn whom_tls_does_not_prove_has_no_session() {
         let profile = Profile::DeviceTls { device: pump.id.clone(), site: SITE.into() };
         (vec![issue(&site.ca, &key, &profile, -10)], key)
     };
-    let table: [(&str, Option<(&[Vec<u8>], _)>, Refusal); 4] = [
+    type Shown<'a> = Option<(&'a [Vec<u8>], &'a SecretKey)>;
+    let table: [(&str, Shown<'_>, Refusal); 4] = [
         ("no certificate", None, Refusal::TlsNoCertificate),
         ("another CA", Some((&same_name.chain, &same_name.tls)), Refusal::TlsWrongCa),
         ("its birth certificate", Some((&birth.0, &birth.1)), Refusal::TlsWrongCa),

@@ -280,6 +280,7 @@ pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !is_so().await {
         assert!(start.elapsed() < Duration::from_secs(60), "never so: {what}");
-        tokio::task::yield_now().await;
+        // Not to wait for a time, but to leave the processor to what is waited for.
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::plant::{Device, Running, START_US, readings};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_is_never_seen_twice_and_never_vanishes_during_flushes() {
@@ -12,7 +14,7 @@ async fn a_row_is_never_seen_twice_and_never_vanishes_during_flushes() {
     let running = Arc::new(Running::start(|config| config.flush.rows_max = 10).await);
     // Counted once they are durable on the bus, so what a question sees may be more, and never less than before.
     let done = Arc::new(AtomicBool::new(false));
-    let asked = Arc::new(AtomicU64::new(0));
+    let asked = Arc::new(watch::Sender::new(0u64));
     let ask = {
         let (running, done, asked) = (running.clone(), done.clone(), asked.clone());
         async move {
@@ -29,7 +31,7 @@ async fn a_row_is_never_seen_twice_and_never_vanishes_during_flushes() {
                 assert_eq!(rows, rolled_up, "the rollup is of another instant");
                 assert!(rows >= seen, "{seen} rows were there, and then {rows}");
                 seen = rows;
-                asked.fetch_add(1, Ordering::Relaxed);
+                asked.send_modify(|asked| *asked += 1);
             }
         }
     };
@@ -41,15 +43,16 @@ async fn a_row_is_never_seen_twice_and_never_vanishes_during_flushes() {
         running.put(&device.id, vec![device.entry(message)]).await;
         if pack % 4 == 3 {
             // Lets questions fall between steps, however fast this machine is.
-            let before = asked.load(Ordering::Relaxed);
-            while asked.load(Ordering::Relaxed) == before && !asking.is_finished() {
-                tokio::task::yield_now().await;
+            let before = *asked.borrow();
+            let mut asked = asked.subscribe();
+            while *asked.borrow_and_update() == before && !asking.is_finished() {
+                let _ = tokio::time::timeout(Duration::from_secs(1), asked.changed()).await;
             }
         }
     }
     done.store(true, Ordering::Release);
     asking.await.unwrap();
     let steps = running.store.snapshot().version;
-    println!("{} questions during {steps} steps", asked.load(Ordering::Relaxed));
+    println!("{} questions during {steps} steps", *asked.borrow());
     assert!(steps >= 20, "only {steps} steps");
 }
