@@ -44,7 +44,18 @@ impl Mosquitto {
     /// A subscriber that registers its session and goes.
     pub fn subscribe_and_leave(&self, device_dir: &Path, site_ca: &Path) -> Result<()> {
         let status = Command::new("mosquitto_sub")
-            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-V", "5", "--insecure", "-i", "store", "-c"])
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &self.port.to_string(),
+                "-V",
+                "5",
+                "--insecure",
+                "-i",
+                "store",
+                "-c",
+            ])
             .args(["-x", "86400", "-q", "1", "-t", "#", "-E", "--cafile"])
             .arg(site_ca)
             .arg("--cert")

@@ -29,7 +29,16 @@ impl Profile {
         rustix::process::kill_process(pid, rustix::process::Signal::INT)?;
         self.child.wait()?;
         let report = Command::new("perf")
-            .args(["report", "--stdio", "--no-children", "-F", "overhead,comm,dso,symbol", "-t", ";", "-i"])
+            .args([
+                "report",
+                "--stdio",
+                "--no-children",
+                "-F",
+                "overhead,comm,dso,symbol",
+                "-t",
+                ";",
+                "-i",
+            ])
             .arg(&self.data)
             .stderr(Stdio::null())
             .output()?;
@@ -41,10 +50,14 @@ fn shares(report: &str) -> Vec<(String, f64)> {
     let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
     for line in report.lines().filter(|line| !line.starts_with('#')) {
         let mut fields = line.split(';').map(str::trim);
-        let Some(share) = fields.next().and_then(|f| f.trim_end_matches('%').parse::<f64>().ok()) else { continue };
+        let Some(share) = fields.next().and_then(|f| f.trim_end_matches('%').parse::<f64>().ok())
+        else {
+            continue;
+        };
         *sums.entry(class(line)).or_default() += share;
     }
-    let mut shares: Vec<_> = sums.into_iter().map(|(class, share)| (class.to_owned(), share)).collect();
+    let mut shares: Vec<_> =
+        sums.into_iter().map(|(class, share)| (class.to_owned(), share)).collect();
     shares.sort_by(|a, b| b.1.total_cmp(&a.1));
     shares
 }
@@ -52,7 +65,10 @@ fn shares(report: &str) -> Vec<(String, f64)> {
 /// By the first of these words in thread, object or symbol.
 fn class(line: &str) -> &'static str {
     const CLASSES: &[(&[&str], &str)] = &[
-        (&["curve25519", "ed25519", "p256", "ecdsa", "crypto_bigint", "primefield", "sha512"], "device signatures"),
+        (
+            &["curve25519", "ed25519", "p256", "ecdsa", "crypto_bigint", "primefield", "sha512"],
+            "device signatures",
+        ),
         (&["sha2", "sha256", "hmac"], "digests and MACs"),
         (&["aws_lc", "rustls", "tokio_rustls", "aes_", "gcm", "chacha"], "TLS"),
         (&["zstd", "ZSTD", "HUF_", "FSE_"], "zstd"),

@@ -47,7 +47,9 @@ pub fn run(options: &Options) -> Result<()> {
     let mut fleet = Fleet::found(&options.data.join("site"), Ports(options.port_base))?;
     fleet.add_gateway(fleet.ports.control())?;
     let clients = enrol(&mut fleet, options)?;
-    println!("| readings a pack | our packs/s (PUBACK) | our readings/s (PUBACK) | packs/s into history | Mosquitto msg/s | ratio ours / Mosquitto | bytes a pack |");
+    println!(
+        "| readings a pack | our packs/s (PUBACK) | our readings/s (PUBACK) | packs/s into history | Mosquitto msg/s | ratio ours / Mosquitto | bytes a pack |"
+    );
     println!("| --: | --: | --: | --: | --: | --: | --: |");
     let mut epoch = 1_000_000;
     let mut profiled = Vec::new();
@@ -57,7 +59,9 @@ pub fn run(options: &Options) -> Result<()> {
         for round in 0..options.rounds {
             epoch += 1;
             seal_all(&clients, options, messages, readings, epoch)?;
-            let profile = (round == 0).then(|| Profile::start(&pids(&fleet), &options.data.join(format!("perf-{readings}"))));
+            let profile = (round == 0).then(|| {
+                Profile::start(&pids(&fleet), &options.data.join(format!("perf-{readings}")))
+            });
             ours.push(through_us(&fleet, &clients, options)?);
             if let Some(profile) = profile {
                 profiled.push((readings, profile?.end()?));
@@ -67,7 +71,9 @@ pub fn run(options: &Options) -> Result<()> {
         line(readings, &mut ours, &mut theirs);
     }
     for (readings, shares) in profiled {
-        println!("\nWhere the processor's time went, gateway and control process together, {readings} readings a pack:\n");
+        println!(
+            "\nWhere the processor's time went, gateway and control process together, {readings} readings a pack:\n"
+        );
         println!("| share | what |\n| --: | --- |");
         for (what, share) in shares.iter().filter(|(_, share)| *share >= 0.5) {
             println!("| {share:.1} % | {what} |");
@@ -92,11 +98,24 @@ fn pids(fleet: &Fleet) -> Vec<u32> {
     vec![fleet.gateways[0].id(), fleet.control.id()]
 }
 
-fn seal_all(clients: &[PathBuf], options: &Options, messages: usize, readings: usize, epoch: u32) -> Result<()> {
+fn seal_all(
+    clients: &[PathBuf],
+    options: &Options,
+    messages: usize,
+    readings: usize,
+    epoch: u32,
+) -> Result<()> {
     for client in clients {
         let out = client.join("messages.bin");
         let recording = &options.recording;
-        seal::many(&seal::Many { device: client, messages, readings, epoch, recording, out: &out })?;
+        seal::many(&seal::Many {
+            device: client,
+            messages,
+            readings,
+            epoch,
+            recording,
+            out: &out,
+        })?;
     }
     Ok(())
 }
@@ -105,7 +124,14 @@ fn through_us(fleet: &Fleet, clients: &[PathBuf], options: &Options) -> Result<R
     let counter = "plimsoll_ingest_messages_total{outcome=\"new\"";
     let before = fleet.control_metric(counter)?;
     let start = Instant::now();
-    let mut round = load(options, fleet.ports.gateway(0).port(), &fleet.site_ca(), "plimsoll/1/", "/up", clients)?;
+    let mut round = load(
+        options,
+        fleet.ports.gateway(0).port(),
+        &fleet.site_ca(),
+        "plimsoll/1/",
+        "/up",
+        clients,
+    )?;
     until("all is in history", Duration::from_secs(600), || {
         Ok(fleet.control_metric(counter)? >= before + round.messages)
     })?;
@@ -127,7 +153,14 @@ fn through_mosquitto(
     load(options, port, &fleet.site_ca(), "plimsoll/1/", "/up", clients)
 }
 
-fn load(options: &Options, port: u16, ca: &Path, prefix: &str, suffix: &str, clients: &[PathBuf]) -> Result<Round> {
+fn load(
+    options: &Options,
+    port: u16,
+    ca: &Path,
+    prefix: &str,
+    suffix: &str,
+    clients: &[PathBuf],
+) -> Result<Round> {
     let out = Command::new(&options.load)
         .args(["127.0.0.1", &port.to_string()])
         .arg(ca)
@@ -136,7 +169,11 @@ fn load(options: &Options, port: u16, ca: &Path, prefix: &str, suffix: &str, cli
         .output()
         .with_context(|| format!("cannot run {}", options.load.display()))?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    ensure!(out.status.success(), "the load failed: {text}{}", String::from_utf8_lossy(&out.stderr));
+    ensure!(
+        out.status.success(),
+        "the load failed: {text}{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let said: serde_json::Value = serde_json::from_str(&text)?;
     let number = |name: &str| said[name].as_f64().with_context(|| format!("no {name} in {text}"));
     Ok(Round {

@@ -104,13 +104,15 @@ struct Numbers {
 
 impl Numbers {
     fn of(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("no recording {}", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("no recording {}", path.display()))?;
         let mut lines = text.lines();
         let header = lines.next().context("an empty recording")?;
         let series: Vec<SeriesName> =
             header.split(',').skip(1).map(SeriesName::new).collect::<Result<_, _>>()?;
-        let cells: Vec<Vec<f64>> =
-            lines.map(|line| line.split(',').skip(1).map(|cell| cell.parse().unwrap_or(0.0)).collect()).collect();
+        let cells: Vec<Vec<f64>> = lines
+            .map(|line| line.split(',').skip(1).map(|cell| cell.parse().unwrap_or(0.0)).collect())
+            .collect();
         ensure!(!series.is_empty() && !cells.is_empty(), "a recording without numbers");
         Ok(Self { series, cells, at: 0 })
     }
@@ -119,6 +121,11 @@ impl Numbers {
         let (row, column) = (self.at / self.series.len(), self.at % self.series.len());
         self.at += 1;
         let value = self.cells[row % self.cells.len()].get(column).copied().unwrap_or_default();
-        Reading { time, series: self.series[column].clone(), value: Value::Float(value), unit: Unit::new("1").ok() }
+        Reading {
+            time,
+            series: self.series[column].clone(),
+            value: Value::Float(value),
+            unit: Unit::new("1").ok(),
+        }
     }
 }
