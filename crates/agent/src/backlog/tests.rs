@@ -250,7 +250,7 @@ fn fresh(disk: &SimDisk) {
     Counters::create(disk, Path::new(DIR), key()).unwrap();
 }
 
-/// A device samples while its gateway is there, then away for long, then there again.
+/// A device samples while its gateway is there, then away for long, then there again; now and then an envelope is refused.
 fn script(life: &mut Life, rows: u64, len: usize) -> Result<(), BacklogError> {
     let start = life.backlog.position().map_or(0, |position| position.row);
     for row in start..start + rows {
@@ -258,6 +258,9 @@ fn script(life: &mut Life, rows: u64, len: usize) -> Result<(), BacklogError> {
         // Groups of one and two.
         if row % 3 != 0 {
             life.commit()?;
+        }
+        if row % 9 == 4 {
+            life.backlog.refuse(life.backlog.outbox().below() + 1);
         }
         if row % 4 == 0 {
             life.tick()?;
