@@ -55,7 +55,7 @@ pub enum QueryError {
 impl std::fmt::Display for QueryError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::BadSql(why) => write!(f, "cannot read the question: {why}"),
+            Self::BadSql(why) => f.write_str(why),
             Self::TooSlow { limit_ms } => write!(f, "not answered within {limit_ms} ms"),
             Self::TooLarge(why) => write!(f, "needs more memory than a question may have: {why}"),
             Self::Busy { running, waiting } => {
