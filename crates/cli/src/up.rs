@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::process::{Child, Command};
 
 /// The zone of everything that `up` starts.
@@ -92,10 +92,14 @@ async fn serve(
     }
 }
 
+/// Waits for a reading that came after this start: those of an earlier one say nothing of this road.
 async fn first_reading(data: &Path) -> Result<()> {
     let client = Client::of(data)?;
-    let ask =
-        Ask { sql: "select 1 from readings limit 1".into(), rows_max: Some(1), time_max_ms: None };
+    let since_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    let sql = format!(
+        "select 1 from readings where received_at >= to_timestamp_micros({since_us}) limit 1"
+    );
+    let ask = Ask { sql, rows_max: Some(1), time_max_ms: None };
     loop {
         if client.ask(&ask).await.is_ok_and(|answer| !answer.rows.is_empty()) {
             return Ok(());
