@@ -34,9 +34,9 @@ pub struct Intake {
     pub keys_not_remembered: u64,
 }
 
-/// The word of the gateway that received a message.
+/// The word of the gateway that received a message. It stands beside the message and is never part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct From {
+pub struct Tag {
     pub device: DeviceId,
     pub gateway: GatewayId,
     pub zone: ZoneId,
@@ -48,7 +48,7 @@ pub struct From {
 /// The readings of one message that took effect.
 #[derive(Clone, Debug)]
 pub struct Pack {
-    pub from: From,
+    pub tag: Tag,
     pub key: KeyId,
     pub counter: Counter,
     pub readings: Vec<Reading>,
@@ -57,14 +57,14 @@ pub struct Pack {
 /// One range of counters that a device says it dropped.
 #[derive(Clone, Debug)]
 pub struct Loss {
-    pub from: From,
+    pub tag: Tag,
     pub range: LostRange,
 }
 
 /// A message that is kept apart from history.
 #[derive(Clone, Debug)]
 pub struct Quarantined {
-    pub from: From,
+    pub tag: Tag,
     pub reason: QuarantineReason,
     /// What its header says, if it could be read. Nobody vouches for it.
     pub claims: Option<(KeyId, Counter)>,
@@ -85,7 +85,7 @@ pub fn ingest(memory: &mut Memory, batch: Batch) -> Intake {
     for Entry { record, quarantine } in batch.entries {
         let Record { device, attested_by, received_at, fresh, message, .. } = record;
         let (gateway, zone) = (batch.gateway.clone(), batch.zone.clone());
-        let from = From { device, gateway, zone, attested_by, received_at, fresh };
+        let tag = Tag { device, gateway, zone, attested_by, received_at, fresh };
         let opened = cose::open(&message, MESSAGE_BYTES_MAX);
         let judged = match (quarantine, &opened) {
             (Some(reason), _) => Err(reason),
@@ -93,12 +93,12 @@ pub fn ingest(memory: &mut Memory, batch: Batch) -> Intake {
             (None, Ok(opened)) => {
                 // The MAC stands for uplink's check of the signature.
                 let payload = opened.payload_without_signature_check();
-                admit(memory, &from, opened.header(), payload, &message, &mut intake)
+                admit(memory, &tag, opened.header(), payload, &message, &mut intake)
             }
         };
         if let Err(reason) = judged {
             let claims = opened.ok().map(|opened| (opened.header().key, opened.header().counter));
-            intake.quarantined.push(Quarantined { from, reason, claims, message });
+            intake.quarantined.push(Quarantined { tag, reason, claims, message });
         }
     }
     intake
@@ -111,7 +111,7 @@ enum Payload {
 
 fn admit(
     memory: &mut Memory,
-    from: &From,
+    tag: &Tag,
     header: &Header,
     payload: &[u8],
     message: &[u8],
@@ -124,7 +124,7 @@ fn admit(
         Kind::UplinkBatch => return Err(QuarantineReason::Malformed),
     };
     let payload = payload.map_err(|_| QuarantineReason::Malformed)?;
-    let device = &from.device;
+    let device = &tag.device;
     match memory.admit(device, header, &trust::digest(message)) {
         Admission::New => intake.news += 1,
         Admission::Repeat => {
@@ -142,7 +142,7 @@ fn admit(
     }
     match payload {
         Payload::Readings(readings) => intake.packs.push(Pack {
-            from: from.clone(),
+            tag: tag.clone(),
             key: header.key,
             counter: header.counter,
             readings,
@@ -152,7 +152,7 @@ fn admit(
                 let remembered =
                     memory.close(device, range.key, range.epoch, range.first, range.last);
                 intake.keys_not_remembered += u64::from(!remembered);
-                intake.losses.push(Loss { from: from.clone(), range });
+                intake.losses.push(Loss { tag: tag.clone(), range });
             }
         }
     }

@@ -18,6 +18,7 @@ pub mod error;
 pub mod file;
 mod fresh;
 pub mod ingest;
+mod interrupt;
 pub mod memory;
 pub mod metrics;
 mod query;

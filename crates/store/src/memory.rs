@@ -78,10 +78,16 @@ impl Memory {
         self.devices.get(device)?.get(key)
     }
 
-    /// How many ranges of counters are missing and may still come.
-    pub fn open_gaps(&self) -> usize {
-        let keys = self.devices.values().flat_map(BTreeMap::values);
-        keys.map(|taken| taken.open_gaps().len()).sum()
+    /// The ranges of counters that are missing and may still come.
+    pub fn gaps(&self) -> impl Iterator<Item = Gap<'_>> {
+        let keys = self
+            .devices
+            .iter()
+            .flat_map(|(device, keys)| keys.iter().map(move |(key, taken)| (device, key, taken)));
+        keys.flat_map(|(device, key, taken)| {
+            let gap = move |(epoch, first, last)| Gap { device, key: *key, epoch, first, last };
+            taken.open_gaps().into_iter().map(gap)
+        })
     }
 
     /// The whole object, for the offset up to which this memory reaches.
@@ -131,6 +137,16 @@ impl Memory {
         }
         Ok(memory)
     }
+}
+
+/// Counters `first ..= last` of an epoch that the device must have used, and of which nothing has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap<'a> {
+    pub device: &'a DeviceId,
+    pub key: KeyId,
+    pub epoch: u32,
+    pub first: u64,
+    pub last: u64,
 }
 
 /// Why bytes are not the memory that they should be.

@@ -7,7 +7,7 @@
 //! | bound | held by | answer |
 //! | --- | --- | --- |
 //! | questions that run, and that wait | a semaphore, a count | `Busy`, at once |
-//! | time, waiting included | a timer; what runs is dropped, and with it every task of it | `TooSlow` |
+//! | time, waiting included | a timer; what runs is dropped, and with it every task of it (`interrupt.rs`) | `TooSlow` |
 //! | memory of sorts, joins and groups | a pool of its own, nothing is spilled | `TooLarge` |
 //! | rows | a limit in the plan | cut off, `truncated` |
 //! | bytes of the answer | a count | `TooLarge` |
@@ -18,9 +18,10 @@
 use crate::cell;
 use crate::config::QueryBounds;
 use crate::error::StoreError;
+use crate::interrupt::{Asker, Interruptible, Limit};
 use crate::metrics::Metrics;
 use crate::rollup;
-use crate::schema::Table;
+use crate::schema::{GAPS, Table};
 use crate::shelf::{Shelf, Snapshot};
 use crate::table::{Reach, StoredTable};
 use api::{Answer, Ask, Column, QueryError};
@@ -31,7 +32,7 @@ use datafusion::catalog::view::ViewTable;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::common::DataFusionError;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
-use datafusion::datasource::provider_as_source;
+use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -63,12 +64,12 @@ const FOOTERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// stack takes the process with it: see [`QueryBounds::sql_words_max`].
 const STACK_BYTES: usize = 64 * 1024 * 1024;
 
-/// How much longer than its time a question is waited for. It is only passed by a step of a plan that does not yield; such
-/// a one keeps its place among the running ones until it ends.
+/// How much longer than its time a question is waited for. It is only passed by a step of a plan that cannot be stopped
+/// (`interrupt.rs`); such a one keeps its place among the running ones until it ends.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// What readers ask of: the tables, and nothing of how they are made.
-const TABLES: [&str; 4] = ["losses", "quarantine", "readings", "readings_1m"];
+const TABLES: [&str; 5] = ["gaps", "losses", "quarantine", "readings", "readings_1m"];
 
 /// See the module's head.
 pub(crate) struct Engine {
@@ -176,12 +177,18 @@ impl Engine {
         };
         let permit = admitted?;
         let left = time_max.saturating_sub(started.elapsed());
+        let limit = Limit::new(Instant::now() + left);
+        let _asker = Asker(limit.clone());
         let desk = self.desk.clone();
         let running = self.metrics.query_running.clone();
         let question = async move {
             // Both are given back when the work has ended, however it ends.
             let _running = (permit, Running::new(running));
-            tokio::time::timeout(left, desk.answer(&sql, rows_max)).await
+            match tokio::time::timeout(left, desk.answer(&sql, rows_max, &limit)).await {
+                // It was stopped from within.
+                Ok(Err(_)) if limit.is_over() => None,
+                ended => ended.ok(),
+            }
         };
         // Dropped with this future, it is cancelled: whoever asked has gone.
         let mut task = JoinSet::new();
@@ -191,11 +198,11 @@ impl Engine {
             return Err(too_slow);
         };
         match ended {
-            Ok(Ok(answer)) => {
+            Ok(Some(answer)) => {
                 let took_ms = started.elapsed().as_millis() as u64;
                 answer.map(|answer| Answer { took_ms, ..answer })
             }
-            Ok(Err(_)) => Err(too_slow),
+            Ok(None) => Err(too_slow),
             Err(e) => Err(QueryError::Failed(format!("the question ended early: {e}"))),
         }
     }
@@ -298,8 +305,13 @@ impl Desk {
         Ok(Self { shelf, bounds, environment, base, reach: Reach { url, reader, shards } })
     }
 
-    async fn answer(&self, sql: &str, rows_max: usize) -> Result<Answer, QueryError> {
-        let state = self.session().map_err(refused)?;
+    async fn answer(
+        &self,
+        sql: &str,
+        rows_max: usize,
+        limit: &Arc<Limit>,
+    ) -> Result<Answer, QueryError> {
+        let state = self.session(limit).map_err(refused)?;
         let plan = state.create_logical_plan(sql).await.map_err(refused)?;
         let read_only = SQLOptions::new()
             .with_allow_ddl(false)
@@ -343,7 +355,7 @@ impl Desk {
     }
 
     /// A session of its own, with its own memory, over the store as it is now.
-    fn session(&self) -> Result<SessionState, DataFusionError> {
+    fn session(&self, limit: &Arc<Limit>) -> Result<SessionState, DataFusionError> {
         let environment = RuntimeEnvBuilder::from_runtime_env(&self.environment)
             .with_memory_limit(self.bounds.memory_bytes_max, 1.0)
             .build_arc()?;
@@ -355,6 +367,7 @@ impl Desk {
         Ok(SessionStateBuilder::new_from_existing(self.base.clone())
             .with_runtime_env(environment)
             .with_catalog_list(catalog_of(Arc::new(tables))?)
+            .with_physical_optimizer_rule(Arc::new(Interruptible(limit.clone())))
             .build())
     }
 }
@@ -426,6 +439,10 @@ impl SchemaProvider for Tables {
             Some(Table::Readings) => Some(Arc::new(with_value(stored(Table::Readings))?)),
             Some(Table::Rollup) => Some(Arc::new(self.rollup(stored(Table::Rollup)).await?)),
             Some(table) => Some(Arc::new(stored(table))),
+            None if name == "gaps" => {
+                let rows = vec![self.snapshot.gaps().to_vec()];
+                Some(Arc::new(MemTable::try_new(GAPS.clone(), rows)?))
+            }
             None => None,
         })
     }

@@ -4,6 +4,7 @@
 //! each. Parquet's logical types say all that a foreign reader needs (`docs/formats/parquet.md`).
 
 use crate::ingest::{Loss, Pack, Quarantined};
+use crate::memory::Gap;
 use arrow::array::{
     ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, Float64Builder, Int64Builder,
     StringViewBuilder, TimestampMicrosecondBuilder, UInt16Builder, UInt32Builder, UInt64Builder,
@@ -156,6 +157,37 @@ static LOSSES: LazyLock<SchemaRef> = LazyLock::new(|| {
     ])
 });
 
+/// Of `gaps`, which is in no file: it is what the memory of a shard says.
+pub(crate) static GAPS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    schema(&[
+        ("device", TEXT, !NULL),
+        ("key", TEXT, !NULL),
+        ("epoch", DataType::UInt32, !NULL),
+        ("first", DataType::UInt64, !NULL),
+        ("last", DataType::UInt64, !NULL),
+    ])
+});
+
+pub(crate) fn gaps<'a>(gaps: impl Iterator<Item = Gap<'a>>) -> RecordBatch {
+    let (mut device, mut key, mut epoch) = (text(), text(), UInt32Builder::new());
+    let (mut first, mut last) = (UInt64Builder::new(), UInt64Builder::new());
+    for gap in gaps {
+        device.append_value(gap.device.as_str());
+        key.append_value(gap.key.to_string());
+        epoch.append_value(gap.epoch);
+        first.append_value(gap.first);
+        last.append_value(gap.last);
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(device.finish()),
+        Arc::new(key.finish()),
+        Arc::new(epoch.finish()),
+        Arc::new(first.finish()),
+        Arc::new(last.finish()),
+    ];
+    RecordBatch::try_new(GAPS.clone(), columns).expect("columns stand in the order of the schema")
+}
+
 fn time() -> TimestampMicrosecondBuilder {
     TimestampMicrosecondBuilder::new().with_timezone("UTC")
 }
@@ -266,10 +298,10 @@ impl Columns for ReadingColumns {
 impl ReadingColumns {
     pub fn push(&mut self, pack: &Pack) {
         let key = pack.key.to_string();
-        let from = &pack.from;
+        let tag = &pack.tag;
         for (index, reading) in pack.readings.iter().enumerate() {
             self.time.append_value(reading.time.as_us());
-            self.device.append_value(from.device.as_str());
+            self.device.append_value(tag.device.as_str());
             self.series.append_value(reading.series.as_str());
             let (mut float, mut int, mut bool, mut text) = (None, None, None, None);
             match &reading.value {
@@ -287,11 +319,11 @@ impl ReadingColumns {
             self.epoch.append_value(pack.counter.epoch);
             self.sequence.append_value(pack.counter.sequence);
             self.index.append_value(u16::try_from(index).expect("a pack holds at most 256"));
-            self.received_at.append_value(from.received_at.as_us());
-            self.fresh.append_value(from.fresh);
-            self.zone.append_value(from.zone.as_str());
-            self.attested_by.append_value(from.attested_by.as_str());
-            self.gateway.append_value(from.gateway.as_str());
+            self.received_at.append_value(tag.received_at.as_us());
+            self.fresh.append_value(tag.fresh);
+            self.zone.append_value(tag.zone.as_str());
+            self.attested_by.append_value(tag.attested_by.as_str());
+            self.gateway.append_value(tag.gateway.as_str());
         }
     }
 }
@@ -344,10 +376,10 @@ impl Columns for QuarantineColumns {
 
 impl QuarantineColumns {
     pub fn push(&mut self, row: &Quarantined) {
-        self.received_at.append_value(row.from.received_at.as_us());
-        self.device.append_value(row.from.device.as_str());
-        self.gateway.append_value(row.from.gateway.as_str());
-        self.zone.append_value(row.from.zone.as_str());
+        self.received_at.append_value(row.tag.received_at.as_us());
+        self.device.append_value(row.tag.device.as_str());
+        self.gateway.append_value(row.tag.gateway.as_str());
+        self.zone.append_value(row.tag.zone.as_str());
         self.reason.append_value(row.reason.as_str());
         self.key.append_option(row.claims.map(|(key, _)| key.to_string()));
         self.epoch.append_option(row.claims.map(|(_, counter)| counter.epoch));
@@ -398,8 +430,8 @@ impl Columns for LossColumns {
 
 impl LossColumns {
     pub fn push(&mut self, row: &Loss) {
-        self.received_at.append_value(row.from.received_at.as_us());
-        self.device.append_value(row.from.device.as_str());
+        self.received_at.append_value(row.tag.received_at.as_us());
+        self.device.append_value(row.tag.device.as_str());
         self.key.append_value(row.range.key.to_string());
         self.epoch.append_value(row.range.epoch);
         self.first.append_value(row.range.first);

@@ -21,6 +21,7 @@ use crate::fresh::Size;
 use crate::ingest::{Intake, ingest};
 use crate::memory::{Memory, OBJECT_BYTES_MAX};
 use crate::metrics::Metrics;
+use crate::schema;
 use crate::shelf::Shelf;
 use bus::{LogError, LogReader, Offset};
 use disk::SharedDisk;
@@ -35,6 +36,9 @@ use trust::mac::{MAC_BYTES, MacKey};
 /// One read of the bus: enough to amortise the reading, little enough that questions wait only shortly for its rows.
 const GROUP_RECORDS_MAX: usize = 256;
 const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Rows of `gaps`, per shard: more than anybody reads. The gauge counts all.
+const GAPS_SHOWN_MAX: usize = 10_000;
 
 /// After a flush that found no room. Nothing is taken in meanwhile; the bus keeps it.
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(10);
@@ -123,6 +127,7 @@ impl Shard {
         })?;
         shard.settle_taken()?;
         shard.show();
+        shard.show_gaps();
         tracing::info!(
             shard = number,
             claim = shard.place.claim,
@@ -284,15 +289,13 @@ impl Shard {
 
     /// The catalog has the step: everything here follows it.
     fn stepped(&mut self, step: Step, took: Duration) -> Flushed {
-        let Metrics { flush_rows, flush_seconds, flush_bytes, no_room, open_gaps, .. } =
-            &self.parts.metrics;
+        let Metrics { flush_rows, flush_seconds, flush_bytes, no_room, .. } = &self.parts.metrics;
         flush_rows.observe(self.fresh.rows as f64);
         flush_seconds.observe(took.as_secs_f64());
         for file in &step.files {
             flush_bytes.with_label_values(&[file.name.table.as_str()]).inc_by(file.bytes);
         }
         no_room.with_label_values(&[&self.label]).set(0);
-        open_gaps.with_label_values(&[&self.label]).set(self.memory.open_gaps() as i64);
         tracing::debug!(
             shard = self.number,
             offset = step.offset,
@@ -315,6 +318,7 @@ impl Shard {
         self.since = None;
         self.no_room_until = None;
         self.show();
+        self.show_gaps();
         let trim = (step.forget_marks > 0).then_some(Offset(step.forget_marks));
         Flushed::Done { trim_below: trim }
     }
@@ -365,8 +369,8 @@ impl Shard {
         for one in &intake.quarantined {
             quarantined.with_label_values(&[one.reason.as_str()]).inc();
             tracing::warn!(
-                device = %one.from.device,
-                gateway = %one.from.gateway,
+                device = %one.tag.device,
+                gateway = %one.tag.gateway,
                 reason = one.reason.as_str(),
                 "message quarantined"
             );
@@ -380,6 +384,14 @@ impl Shard {
         committed.with_label_values(&label).set(self.place.offset as i64);
         let behind = self.reader.end().0.saturating_sub(self.place.offset);
         lag.with_label_values(&label).set(behind as i64);
+    }
+
+    /// At each step, since it looks at every key.
+    fn show_gaps(&self) {
+        let gaps = self.memory.gaps().count();
+        self.parts.metrics.open_gaps.with_label_values(&[&self.label]).set(gaps as i64);
+        let shown = schema::gaps(self.memory.gaps().take(GAPS_SHOWN_MAX));
+        self.parts.shelf.show_gaps(self.number, shown);
     }
 
     fn bus_failed(&self, source: LogError) -> StoreError {

@@ -23,6 +23,8 @@ struct State {
     version: u64,
     files: [Files; Table::ALL.len()],
     fresh: Vec<Fresh>,
+    /// Of each shard, as of its last step.
+    gaps: Vec<Option<RecordBatch>>,
 }
 
 /// All rows of one instant. It keeps what it shows: a step after it changes nothing in it.
@@ -32,6 +34,7 @@ pub struct Snapshot {
     pub version: u64,
     files: [Files; Table::ALL.len()],
     fresh: [Vec<Vec<RecordBatch>>; Table::ALL.len()],
+    gaps: Vec<RecordBatch>,
 }
 
 impl Snapshot {
@@ -43,13 +46,19 @@ impl Snapshot {
     pub fn fresh(&self, table: Table) -> &[Vec<RecordBatch>] {
         &self.fresh[table.index()]
     }
+
+    /// The rows of `gaps`.
+    pub(crate) fn gaps(&self) -> &[RecordBatch] {
+        &self.gaps
+    }
 }
 
 impl Shelf {
     /// Empty, for so many shards.
     pub fn new(shards: u32) -> Self {
         let fresh = (0..shards).map(|_| Fresh::default()).collect();
-        let state = State { version: 0, files: Default::default(), fresh };
+        let gaps = vec![None; shards as usize];
+        let state = State { version: 0, files: Default::default(), fresh, gaps };
         Self { state: Mutex::new(state) }
     }
 
@@ -64,7 +73,8 @@ impl Shelf {
             let shards = state.fresh.iter_mut().map(|fresh| fresh.rows(table));
             shards.filter(|batches| !batches.is_empty()).collect()
         });
-        Snapshot { version: state.version, files: state.files.clone(), fresh }
+        let gaps = state.gaps.iter().flatten().cloned().collect();
+        Snapshot { version: state.version, files: state.files.clone(), fresh, gaps }
     }
 
     pub(crate) fn append(&self, shard: u32, intake: &Intake) -> Size {
@@ -87,6 +97,10 @@ impl Shelf {
         state.put(files);
         state.fresh[shard as usize] = Fresh::default();
         state.version += 1;
+    }
+
+    pub(crate) fn show_gaps(&self, shard: u32, gaps: RecordBatch) {
+        self.state().gaps[shard as usize] = Some(gaps);
     }
 
     /// The shard's rows take no effect here: another consumer has them.

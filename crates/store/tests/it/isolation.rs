@@ -3,7 +3,7 @@
 use crate::plant::{Device, Running, START_US, readings, until};
 use api::{Ask, Query, QueryError};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Runs for hours, in little memory.
 const ENDLESS: &str = "select count(*) from generate_series(1, 10000000) as a, \
@@ -40,6 +40,44 @@ async fn inv_cost_1_time_is_bounded_and_what_ran_is_stopped() {
         all_ended(&running).await;
     }
     assert_eq!(refusals(&running, "too_slow"), 3.0);
+    assert_eq!(running.cell("select 1").await, 1);
+    running.end().await;
+}
+
+/// Each can work for hours on what it has read, and some give nothing on.
+#[tokio::test]
+async fn inv_cost_1_whatever_a_question_does_it_is_stopped() {
+    let time_max = Duration::from_millis(200);
+    let running = Running::start(|config| config.query.time_max = time_max).await;
+    let series = |n: u64| format!("generate_series(1, {n})");
+    let (some, many) = (series(300_000), series(1_000_000));
+    for sql in [
+        format!("select count(*) from {some} a, {many} b where a.value + b.value = 3"),
+        format!("select count(*) from {some} a, {many} b"),
+        format!("select count(*) from {some} a left join {many} b on a.value * b.value = 0"),
+        format!("select count(*) from {some} a full join {many} b on a.value > b.value + 2000000"),
+        format!("select count(*) from {some} a join {many} b on a.value % 1 = b.value % 1"),
+        format!(
+            "select count(*) from {some} a join {many} b \
+             on a.value % 1 = b.value % 1 and a.value + b.value = 3"
+        ),
+        format!(
+            "select count(*) from {some} a where not exists (select 1 from {many} b where a.value + b.value = 0)"
+        ),
+        format!("select a.value from {some} a, {many} b order by a.value + b.value limit 5"),
+        format!("select count(*) from {many} a, {many} b, {many} c where a.value = b.value"),
+        "with recursive r as (select 1 as n union all select n + 1 from r) select count(*) from r"
+            .to_owned(),
+        "select sum(value) from generate_series(1, 1000000000000)".to_owned(),
+        format!("explain analyze select count(*) from {some} a, {many} b"),
+    ] {
+        let error = running.ask(&sql).await.unwrap_err();
+        assert_eq!(error, QueryError::TooSlow { limit_ms: 200 }, "{sql}");
+        let told = Instant::now();
+        until(&sql, async || running.store.query_tasks() == 0).await;
+        // It takes milliseconds. Joins that are not interruptible went on for a minute and more.
+        assert!(told.elapsed() < Duration::from_secs(15), "{sql} went on for {:?}", told.elapsed());
+    }
     assert_eq!(running.cell("select 1").await, 1);
     running.end().await;
 }

@@ -133,6 +133,89 @@ async fn quarantine_and_losses_are_tables() {
 }
 
 #[tokio::test]
+async fn a_gap_is_a_row_until_what_is_missing_comes() {
+    let running = Running::start(flush_at_once).await;
+    let mut device = Device::new("pump-7", 1);
+    let messages: Vec<_> = (0..5).map(|_| device.seal(&readings("t", START_US, 1))).collect();
+    for i in [0, 4] {
+        running.put(&device.id, vec![device.entry(messages[i].clone())]).await;
+    }
+    running.wait_for("select count(*) from gaps", 1).await;
+    let key = device.key_id().to_string();
+    let gaps = async || json!(running.ask("select * from gaps").await.unwrap().rows);
+    assert_eq!(gaps().await, json!([["pump-7", key, 1, 1, 3]]));
+    running.put(&device.id, vec![device.entry(messages[2].clone())]).await;
+    running.wait_for("select count(*) from gaps", 2).await;
+    let running = Running::start_in(running.end().await, flush_at_once).await;
+    let rows = running.ask("select first, last from gaps order by first").await.unwrap().rows;
+    assert_eq!(json!(rows), json!([[1, 1], [3, 3]]), "the next process knows them too");
+    let rest = [1, 3].map(|i| device.entry(messages[i].clone()));
+    running.put(&device.id, rest.to_vec()).await;
+    running.wait_for("select count(*) from gaps", 0).await;
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_question_has_one_answer_whether_rows_are_in_memory_or_in_files() {
+    let questions = [
+        "select count(*), count(value), count(value_text), count(distinct device) from readings",
+        "select device, series, min(value), max(value), sum(value_int) from readings \
+         group by device, series order by device, series",
+        "select time, device, value from readings where value > 15.5 order by time, device, value",
+        "select time, device from readings where value_bool order by time, device",
+        "select distinct value_text from readings where value_text like 'b%' order by 1",
+        "select count(*) from readings where value is null",
+        "select count(*) from readings where value_text is null and not value_bool is null",
+        "select sequence, index from readings where device in ('pump-1', 'pump-3', 'none') \
+         and series = 'flow' and time between '2026-01-01T00:00:30Z' and '2026-01-01T00:02:00Z' \
+         order by sequence, index",
+        "select count(*) from readings where key <> device and epoch = 1 and zone = 'hall-3'",
+        "select a.device, count(*) from readings a join readings b \
+         on a.device = b.device and a.sequence = b.sequence and a.index < b.index \
+         group by a.device order by a.device",
+        "select device, time, value - lag(value) over (partition by device order by time) as d \
+         from readings where series = 'flow' order by device, time limit 40",
+        "select time, device, count, mean, min, max, first, last from readings_1m \
+         where device >= 'pump-2' and series <> 'door' order by time, device, mean",
+        "select received_at from readings order by time desc, device limit 3",
+        "select * from readings where false",
+        "select approx_percentile_cont(value, 0.5) from readings where device = 'pump-0'",
+    ];
+    let mut answers = Vec::new();
+    for (rows_max, files_min) in [(1_000_000, 0), (1, 10), (90, 2)] {
+        let running = Running::start(|config| config.flush.rows_max = rows_max).await;
+        let mut devices: Vec<_> =
+            (0..5).map(|n| Device::new(&format!("pump-{n}"), n + 1)).collect();
+        for round in 0..30i64 {
+            for (n, device) in devices.iter_mut().enumerate() {
+                let time = START_US + round * 7_000_000 + n as i64;
+                let pack = [
+                    reading("flow", time, (round * 7 % 23) as f64 + n as f64 / 4.0),
+                    reading("starts", time, round),
+                    reading("door", time, round % 3 == 0),
+                    reading("state", time, ["idle", "busy", "broken"][round as usize % 3]),
+                ];
+                let message = device.seal(&pack);
+                running.put(&device.id, vec![device.entry(message)]).await;
+            }
+        }
+        running.wait_for("select count(*) from readings", 600).await;
+        until("there are files", async || files(&running).await >= files_min).await;
+        let mut of_this = Vec::new();
+        for sql in questions {
+            of_this.push(running.ask(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}")).rows);
+        }
+        answers.push(of_this);
+        running.end().await;
+    }
+    for (i, sql) in questions.iter().enumerate() {
+        assert_eq!(answers[0][i], answers[1][i], "{sql}");
+        assert_eq!(answers[0][i], answers[2][i], "{sql}");
+        assert!(!answers[0][i].is_empty() || sql.contains("false"), "{sql}: nothing was compared");
+    }
+}
+
+#[tokio::test]
 async fn what_was_flushed_is_there_after_a_restart_and_what_comes_again_is_not_there_twice() {
     let running = Running::start(flush_at_once).await;
     let mut devices: Vec<_> = (0..8).map(|n| Device::new(&format!("pump-{n}"), n + 1)).collect();
@@ -226,7 +309,8 @@ async fn the_tables_can_be_listed_and_described() {
     let sql = "select table_name from information_schema.tables \
                where table_schema = 'public' order by table_name";
     let rows = running.ask(sql).await.unwrap().rows;
-    assert_eq!(json!(rows), json!([["losses"], ["quarantine"], ["readings"], ["readings_1m"]]));
+    let tables = ["gaps", "losses", "quarantine", "readings", "readings_1m"];
+    assert_eq!(json!(rows), json!(tables.map(|table| [table])));
     let shown = running.ask("show tables").await.unwrap();
     assert!(json!(shown.rows).to_string().contains("readings_1m"));
     let described = running.ask("describe readings").await.unwrap();
