@@ -293,12 +293,11 @@ impl Desk {
             .with_create_default_catalog_and_schema(false);
         config.options_mut().execution.time_zone = Some("UTC".to_owned());
         let bins = datafusion::functions::datetime::date_bin();
-        let base = SessionStateBuilder::new()
+        let mut base = SessionStateBuilder::new()
             .with_default_features()
             .with_config(config)
             .with_runtime_env(environment.clone())
             .build();
-        let mut base = base;
         // What TimescaleDB calls it.
         let bins = bins.as_ref().clone().with_aliases(["time_bucket"]);
         datafusion::execution::FunctionRegistry::register_udf(&mut base, Arc::new(bins))?;
