@@ -144,6 +144,10 @@ async fn a_gap_is_a_row_until_what_is_missing_comes() {
     let key = device.key_id().to_string();
     let gaps = async || json!(running.ask("select * from gaps").await.unwrap().rows);
     assert_eq!(gaps().await, json!([["pump-7", key, 1, 1, 3]]));
+    // As docs/runbooks/gaps.md asks.
+    let sql = "select device, count(*) as gaps, sum(last - first + 1) as missing from gaps \
+               group by device order by missing desc";
+    assert_eq!(json!(running.ask(sql).await.unwrap().rows), json!([["pump-7", 1, 3]]));
     running.put(&device.id, vec![device.entry(messages[2].clone())]).await;
     running.wait_for("select count(*) from gaps", 2).await;
     let running = Running::start_in(running.end().await, flush_at_once).await;
