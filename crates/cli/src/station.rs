@@ -2,13 +2,11 @@
 
 use crate::maker;
 use crate::site::Site;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use bus::{LogConfig, Shards};
 use control::Control;
-use disk::{RealDisk, SharedDisk};
+use disk::{DirLock, RealDisk, SharedDisk};
 use keys::UnixTime;
-use rustix::fs::FlockOperation;
-use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -70,14 +68,16 @@ pub struct Station {
     ingest: Ingest,
     shards: Shards,
     /// Held as long as the process runs.
-    _lock: File,
+    _lock: DirLock,
 }
 
 impl Station {
     pub async fn start(data: &Path, options: &Options) -> Result<Self> {
         let disk: SharedDisk = Arc::new(RealDisk);
         disk.create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
-        let lock = lock(data)?;
+        // Two processes over one directory would each believe that the files are theirs.
+        let lock = disk::lock_dir(data)
+            .with_context(|| format!("cannot take {} as the site's directory", data.display()))?;
         let site = Site::load_or_found(&disk, data, &options.site, options.port_base, now())?;
         let made = if site.is_new { "made: CA, keys, token" } else { "as it was" };
         crate::say!("site {:<10} {made}, in {}", site.file.name, site.dir.display());
@@ -153,19 +153,6 @@ impl Ingest {
     async fn end(self) -> Result<()> {
         let _ = self.stop.send(());
         Ok(self.task.await??)
-    }
-}
-
-/// Two processes over one directory would each believe that the files are theirs.
-fn lock(data: &Path) -> Result<File> {
-    let path = data.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            bail!("{} is in use by another process (it holds {})", data.display(), path.display())
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
     }
 }
 
