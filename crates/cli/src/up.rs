@@ -5,7 +5,7 @@ use crate::station::{self, Station, now, until_signal};
 use crate::{log, maker, say};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use api::{Ask, Ownership, Role};
-use disk::{RealDisk, SharedDisk};
+use disk::{DirLock, RealDisk, SharedDisk};
 use gateway::Gateway;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ async fn with_gateway(
     station: &mut Station,
     start: Instant,
 ) -> Result<()> {
-    let mut gateway = start_gateway(data, options, station).await?;
+    let (mut gateway, _lock) = start_gateway(data, options, station).await?;
     let ended = match start_devices(data, options, station).await {
         Ok(mut devices) => {
             let ended = serve(data, options, station, &mut gateway, &mut devices, start).await;
@@ -131,7 +131,11 @@ fn how_to_ask(data: &Path, options: &Options) {
     );
 }
 
-async fn start_gateway(data: &Path, options: &Options, station: &Station) -> Result<Gateway> {
+async fn start_gateway(
+    data: &Path,
+    options: &Options,
+    station: &Station,
+) -> Result<(Gateway, DirLock)> {
     let dir = data.join("gateways").join(GATEWAY);
     let disk: SharedDisk = Arc::new(RealDisk);
     let port = options.station.port_base;
@@ -146,13 +150,16 @@ async fn start_gateway(data: &Path, options: &Options, station: &Station) -> Res
     config.name = Some(GATEWAY.parse()?);
     config.metrics = Some(local(port + 2));
     config.site_ca = Some(data.join("site/ca.pem"));
+    let lock = disk::lock_dir(&config.data).with_context(|| {
+        format!("cannot take {} as the gateway's directory", config.data.display())
+    })?;
     let gateway = Gateway::start(config, disk).await.context("cannot start the gateway")?;
     say!(
         "gateway {GATEWAY:<8}MQTT 5, mutual TLS 1.3, 127.0.0.1:{}; counters on http://127.0.0.1:{}/metrics",
         port + 1,
         port + 2
     );
-    Ok(gateway)
+    Ok((gateway, lock))
 }
 
 async fn own(station: &Station, serial: &str, role: Role) -> Result<()> {

@@ -133,7 +133,12 @@ fn main() -> anyhow::Result<()> {
             }
             tracing::info!("ending");
         };
-        gateway::run(options.config(), Arc::new(RealDisk), shutdown).await?;
+        let config = options.config();
+        // Two gateways over one spool would ruin it.
+        let _lock = disk::lock_dir(&config.data).with_context(|| {
+            format!("cannot take {} as the gateway's directory", config.data.display())
+        })?;
+        gateway::run(config, Arc::new(RealDisk), shutdown).await?;
         Ok(())
     })
 }

@@ -157,6 +157,29 @@ async fn the_binary_serves_and_ends_on_sigterm() {
     assert!(process.0.wait().unwrap().success());
 }
 
+/// A second gateway over a spool that is in use would ruin it.
+#[test]
+fn a_directory_in_use_is_not_taken_by_a_second_gateway() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = || {
+        let said = Command::new(env!("CARGO_BIN_EXE_plimsoll-gateway"))
+            .args(["run", "--control", "https://127.0.0.1:9", "--data"])
+            .arg(dir.path())
+            .output()
+            .unwrap();
+        assert_eq!(said.status.code(), Some(1));
+        String::from_utf8(said.stderr).unwrap()
+    };
+    let lock = disk::lock_dir(dir.path()).unwrap();
+    let in_use = format!("`{}` is in use by another process", dir.path().display());
+    let said = run();
+    assert!(said.contains(&in_use), "{said}");
+    drop(lock);
+    // Now it comes as far as the authorities, which are not there.
+    let said = run();
+    assert!(!said.contains(&in_use) && said.contains("site-ca.pem"), "{said}");
+}
+
 /// A process of the test's, which does not outlive it.
 pub struct Ended(pub Child);
 
