@@ -8,6 +8,16 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+/// What Mosquitto does about the disk.
+#[derive(Clone, Copy, Debug)]
+pub enum Saving {
+    /// As Debian ships it: every half hour, and at its end.
+    AtTimes,
+    /// `autosave_on_changes` with an interval of one: the whole database anew, with an fsync, after each change. Its
+    /// PUBACK still does not wait for that.
+    EachChange,
+}
+
 pub struct Mosquitto {
     child: Child,
     port: u16,
@@ -15,13 +25,23 @@ pub struct Mosquitto {
 
 impl Mosquitto {
     /// With the gateway's certificate and the site's CA, so that both sides do the same handshakes.
-    pub fn start(dir: &Path, port: u16, gateway_dir: &Path, site_ca: &Path) -> Result<Self> {
+    pub fn start(
+        dir: &Path,
+        port: u16,
+        gateway_dir: &Path,
+        site_ca: &Path,
+        saving: Saving,
+    ) -> Result<Self> {
         std::fs::create_dir_all(dir)?;
         let config = dir.join("mosquitto.conf");
         let text = format!(
             "listener {port} 127.0.0.1\nmax_queued_messages 0\nmax_inflight_messages 0\npersistence true\n\
              persistence_location {dir}/\ncafile {ca}\ncertfile {gw}/tls.pem\nkeyfile {gw}/tls.key\n\
-             require_certificate true\nuse_identity_as_username true\ntls_version tlsv1.3\nuser root\n",
+             require_certificate true\nuse_identity_as_username true\ntls_version tlsv1.3\nuser root\n{saving}",
+            saving = match saving {
+                Saving::AtTimes => "",
+                Saving::EachChange => "autosave_on_changes true\nautosave_interval 1\n",
+            },
             dir = dir.display(),
             ca = site_ca.display(),
             gw = gateway_dir.display(),

@@ -34,7 +34,7 @@ impl Profile {
                 "--stdio",
                 "--no-children",
                 "-F",
-                "overhead,comm,dso,symbol",
+                "overhead,dso,symbol",
                 "-t",
                 ";",
                 "-i",
@@ -49,12 +49,9 @@ impl Profile {
 fn shares(report: &str) -> Vec<(String, f64)> {
     let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
     for line in report.lines().filter(|line| !line.starts_with('#')) {
-        let mut fields = line.split(';').map(str::trim);
-        let Some(share) = fields.next().and_then(|f| f.trim_end_matches('%').parse::<f64>().ok())
-        else {
-            continue;
-        };
-        *sums.entry(class(line)).or_default() += share;
+        let Some((share, place)) = line.trim_start().split_once(';') else { continue };
+        let Ok(share) = share.trim().trim_end_matches('%').parse::<f64>() else { continue };
+        *sums.entry(class(place)).or_default() += share;
     }
     let mut shares: Vec<_> =
         sums.into_iter().map(|(class, share)| (class.to_owned(), share)).collect();
@@ -62,9 +59,10 @@ fn shares(report: &str) -> Vec<(String, f64)> {
     shares
 }
 
-/// By the first of these words in thread, object or symbol.
-fn class(line: &str) -> &'static str {
+/// By the first of these words in `object;symbol`.
+fn class(place: &str) -> &'static str {
     const CLASSES: &[(&[&str], &str)] = &[
+        (&["[k]"], "kernel (sockets, files, scheduling)"),
         (
             &["curve25519", "ed25519", "p256", "ecdsa", "crypto_bigint", "primefield", "sha512"],
             "device signatures",
@@ -80,9 +78,8 @@ fn class(line: &str) -> &'static str {
         (&["control::", "hyper", "axum", "http"], "HTTP and control's own code"),
         (&["bus::", "disk::"], "log"),
         (&["tokio", "mio"], "tokio"),
-        (&["malloc", "free", "alloc"], "allocation"),
-        (&["kernel", "[k]"], "kernel (sockets, files, scheduling)"),
+        (&["malloc", "free", "alloc", "mem"], "allocation, copying"),
     ];
-    let found = CLASSES.iter().find(|(words, _)| words.iter().any(|word| line.contains(word)));
+    let found = CLASSES.iter().find(|(words, _)| words.iter().any(|word| place.contains(word)));
     found.map_or("other", |(_, class)| class)
 }

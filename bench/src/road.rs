@@ -1,7 +1,7 @@
 //! Packs and readings a second from a foreign client's PUBLISH to durable, and on to history; then the same messages
 //! to Mosquitto. Rounds alternate, so that a slow minute of the machine hits both.
 
-use crate::mosquitto::Mosquitto;
+use crate::mosquitto::{Mosquitto, Saving};
 use crate::profile::Profile;
 use crate::seal;
 use anyhow::{Context, Result, ensure};
@@ -34,11 +34,21 @@ pub struct Options {
 
 const IN_FLIGHT: &str = "32";
 
+/// Messages to a Mosquitto that saves at each change: one in so many.
+const SAVING_FEWER: usize = 20;
+
 struct Round {
     acked_s: f64,
     stored_s: f64,
     messages: f64,
     payload_bytes: f64,
+}
+
+impl Round {
+    /// Messages acknowledged a second.
+    fn rate(&self) -> f64 {
+        self.messages / self.acked_s
+    }
 }
 
 pub fn run(options: &Options) -> Result<()> {
@@ -48,14 +58,14 @@ pub fn run(options: &Options) -> Result<()> {
     fleet.add_gateway(fleet.ports.control())?;
     let clients = enrol(&mut fleet, options)?;
     println!(
-        "| readings a pack | our packs/s (PUBACK) | our readings/s (PUBACK) | packs/s into history | Mosquitto msg/s | ratio ours / Mosquitto | bytes a pack |"
+        "| readings a pack | our packs/s (PUBACK) | our readings/s (PUBACK) | packs/s into history | Mosquitto msg/s | ratio | Mosquitto saving, msg/s | ratio | bytes a pack |"
     );
-    println!("| --: | --: | --: | --: | --: | --: | --: |");
+    println!("| --: | --: | --: | --: | --: | --: | --: | --: | --: |");
     let mut epoch = 1_000_000;
     let mut profiled = Vec::new();
     for readings in [1, 16, 256] {
         let messages = if readings == 256 { options.messages / 4 } else { options.messages };
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let (mut ours, mut theirs, mut saving) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..options.rounds {
             epoch += 1;
             seal_all(&clients, options, messages, readings, epoch)?;
@@ -66,9 +76,16 @@ pub fn run(options: &Options) -> Result<()> {
             if let Some(profile) = profile {
                 profiled.push((readings, profile?.end()?));
             }
-            theirs.push(through_mosquitto(&fleet, &clients, options, round, readings)?);
+            let peer = |saving| {
+                let dir = options.data.join(format!("mosquitto-{readings}-{round}-{saving:?}"));
+                through_mosquitto(&fleet, &clients, options, &dir, saving)
+            };
+            theirs.push(peer(Saving::AtTimes)?);
+            // It writes all that it holds at each change: the more messages, the slower each.
+            seal_all(&clients, options, messages.div_ceil(SAVING_FEWER), readings, epoch)?;
+            saving.push(peer(Saving::EachChange)?);
         }
-        line(readings, &mut ours, &mut theirs);
+        line(readings, &ours, &theirs, &saving);
     }
     for (readings, shares) in profiled {
         println!(
@@ -143,12 +160,12 @@ fn through_mosquitto(
     fleet: &Fleet,
     clients: &[PathBuf],
     options: &Options,
-    round: usize,
-    readings: usize,
+    dir: &Path,
+    saving: Saving,
 ) -> Result<Round> {
-    let dir = options.data.join(format!("mosquitto-{readings}-{round}"));
     let port = options.port_base + 50;
-    let peer = Mosquitto::start(&dir, port, &fleet.data.join("gateways/gw-1"), &fleet.site_ca())?;
+    let gateway = fleet.data.join("gateways/gw-1");
+    let peer = Mosquitto::start(dir, port, &gateway, &fleet.site_ca(), saving)?;
     peer.subscribe_and_leave(&clients[0], &fleet.site_ca())?;
     load(options, port, &fleet.site_ca(), "plimsoll/1/", "/up", clients)
 }
@@ -184,24 +201,20 @@ fn load(
     })
 }
 
-fn line(readings: usize, ours: &mut [Round], theirs: &mut [Round]) {
+fn line(readings: usize, ours: &[Round], theirs: &[Round], saving: &[Round]) {
     let bytes = ours[0].payload_bytes / ours[0].messages;
-    let mut ratios: Vec<f64> = ours
-        .iter()
-        .zip(theirs.iter())
-        .map(|(a, b)| (a.messages / a.acked_s) / (b.messages / b.acked_s))
-        .collect();
-    let acked = median(ours.iter().map(|r| r.messages / r.acked_s).collect());
-    let stored = median(ours.iter().map(|r| r.messages / r.stored_s).collect());
-    let peer = median(theirs.iter().map(|r| r.messages / r.acked_s).collect());
-    ratios.sort_by(f64::total_cmp);
-    println!(
-        "| {readings} | {acked:.0} | {:.0} | {stored:.0} | {peer:.0} | {:.2} ({:.2} to {:.2}) | {bytes:.0} |",
-        acked * readings as f64,
-        ratios[ratios.len() / 2],
-        ratios[0],
-        ratios[ratios.len() - 1],
-    );
+    let acked = median(ours.iter().map(Round::rate).collect());
+    let stored = median(ours.iter().map(|round| round.messages / round.stored_s).collect());
+    print!("| {readings} | {acked:.0} | {:.0} | {stored:.0} |", acked * readings as f64);
+    for peer in [theirs, saving] {
+        let mut ratios: Vec<f64> =
+            ours.iter().zip(peer).map(|(a, b)| a.rate() / b.rate()).collect();
+        ratios.sort_by(f64::total_cmp);
+        let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
+        let rate = median(peer.iter().map(Round::rate).collect());
+        print!(" {rate:.0} | {:.2} ({least:.2} to {most:.2}) |", median(ratios));
+    }
+    println!(" {bytes:.0} |");
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {

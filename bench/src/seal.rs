@@ -108,8 +108,11 @@ impl Numbers {
             .with_context(|| format!("no recording {}", path.display()))?;
         let mut lines = text.lines();
         let header = lines.next().context("an empty recording")?;
-        let series: Vec<SeriesName> =
-            header.split(',').skip(1).map(SeriesName::new).collect::<Result<_, _>>()?;
+        // A column's name is `series [unit]`.
+        let names = header.split(',').skip(1);
+        let series: Vec<SeriesName> = names
+            .map(|name| SeriesName::new(name.split_once(" [").map_or(name, |(series, _)| series)))
+            .collect::<Result<_, _>>()?;
         let cells: Vec<Vec<f64>> = lines
             .map(|line| line.split(',').skip(1).map(|cell| cell.parse().unwrap_or(0.0)).collect())
             .collect();

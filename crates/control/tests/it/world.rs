@@ -112,6 +112,9 @@ impl World {
         reqwest::Client::builder()
             .tls_backend_preconfigured(rustls::ClientConfig::clone(&tls))
             .no_proxy()
+            // A connection that ends in the instant in which the request is handed to it may never answer
+            // (hyperium/hyper#4122). A deadline of the whole request, which all our clients have, ends that too.
+            .timeout(Duration::from_secs(20))
             .build()
             .unwrap()
     }
