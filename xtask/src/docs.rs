@@ -138,6 +138,11 @@ fn invariants_and_code(page: &str, code: &Code) -> Vec<Finding> {
         if !in_tests.contains(id) {
             find(format!("no test names INV-{id}"));
         }
+        // Counters of several stations are added up by their label, so all must write it alike.
+        let bare = format!("\"{id}\"");
+        for (file, _) in code.ships.iter().filter(|(_, text)| text.contains(&bare)) {
+            find(format!("`{file}` calls it {bare}, expected \"INV-{id}\""));
+        }
         if code_spans(held).is_empty() {
             find("held by nothing".to_owned());
         }
@@ -380,6 +385,19 @@ mod tests {
         assert_eq!(
             invariants_and_code(&drawn(INVARIANTS_HEADER, GOOD_INVARIANT), &code),
             ["docs/invariants.md, ACK-1: no test names INV-ACK-1"]
+        );
+    }
+
+    #[test]
+    fn a_counter_that_calls_an_invariant_otherwise_is_found() {
+        let mut code = code();
+        let bus = code.ships.get_mut("crates/bus/src/lib.rs").unwrap();
+        bus.push_str("fn late() { violated(\"ACK-1\") }");
+        assert_eq!(
+            invariants_and_code(&drawn(INVARIANTS_HEADER, GOOD_INVARIANT), &code),
+            [
+                "docs/invariants.md, ACK-1: `crates/bus/src/lib.rs` calls it \"ACK-1\", expected \"INV-ACK-1\""
+            ]
         );
     }
 

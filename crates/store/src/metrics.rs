@@ -7,7 +7,7 @@ use prometheus::{
 };
 
 /// The invariants that the store holds: each is shown from the start, as 0.
-pub const INVARIANTS: [&str; 4] = ["ACK-1", "AUTH-1", "COST-1", "REPLAY-1"];
+pub const INVARIANTS: [&str; 4] = ["INV-ACK-1", "INV-AUTH-1", "INV-COST-1", "INV-REPLAY-1"];
 
 /// Why questions are refused: the labels of the counter.
 pub const REFUSALS: [&str; 5] = ["bad_sql", "too_slow", "too_large", "busy", "failed"];

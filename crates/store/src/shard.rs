@@ -123,7 +123,7 @@ impl Shard {
         shard.settle_files(&files)?;
         shard.memory = shard.read_memory().inspect_err(|e| {
             // What was taken is not known any more, so nothing may be admitted.
-            shard.parts.metrics.violated("REPLAY-1", e);
+            shard.parts.metrics.violated("INV-REPLAY-1", e);
         })?;
         shard.settle_taken()?;
         shard.show();
@@ -263,7 +263,7 @@ impl Shard {
         if memory.len() as u64 > OBJECT_BYTES_MAX {
             let (bytes, bytes_max) = (memory.len(), OBJECT_BYTES_MAX);
             let error = StoreError::TakenTooLarge { shard: self.number, bytes, bytes_max };
-            self.parts.metrics.violated("COST-1", &error);
+            self.parts.metrics.violated("INV-COST-1", &error);
             return Err(error);
         }
         let taken = file::taken_name(self.number, self.next, self.place.claim);
@@ -344,7 +344,7 @@ impl Shard {
         let Some(batch) = batch else {
             // INV-AUTH-1: nobody but uplink puts anything into history.
             let error = StoreError::BadMac { shard, offset };
-            self.parts.metrics.violated("AUTH-1", &error);
+            self.parts.metrics.violated("INV-AUTH-1", &error);
             return Err(error);
         };
         let batch = Batch::decode(batch).map_err(|source| StoreError::BadBatch {
@@ -399,7 +399,7 @@ impl Shard {
         let error = StoreError::Bus { shard: self.number, source };
         if is_loss {
             // Acknowledged records are gone, or the log is another one.
-            self.parts.metrics.violated("ACK-1", &error);
+            self.parts.metrics.violated("INV-ACK-1", &error);
         }
         error
     }
@@ -417,7 +417,7 @@ impl Shard {
         let kept = self.settle(&dir, &known, shard_of)?;
         if let Some(name) = known.iter().find(|name| !kept.contains(*name)) {
             let error = StoreError::MissingFile { name: name.clone(), dir };
-            self.parts.metrics.violated("ACK-1", &error);
+            self.parts.metrics.violated("INV-ACK-1", &error);
             return Err(error);
         }
         Ok(())

@@ -40,12 +40,12 @@ fn inv_auth_1_a_record_without_uplinks_mac_stops_the_shard_and_nothing_of_it_is_
             error.to_string(),
             "shard 0: record 1 on the bus does not carry the MAC of uplink's key; nothing of it was taken"
         );
-        assert_eq!(violations(&parts, "AUTH-1"), 1);
+        assert_eq!(violations(&parts, "INV-AUTH-1"), 1);
         assert_eq!(shard.next().0, 1);
     }
     let parts = parts(SimDisk::new(1).shared(), Arc::new(MemoryCatalog::new(1)), SMALL);
     run_to_end(&mut Shard::open(parts.clone(), 0, bus_of(&good)).unwrap()).unwrap();
-    assert_eq!(violations(&parts, "AUTH-1"), 0);
+    assert_eq!(violations(&parts, "INV-AUTH-1"), 0);
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn inv_ack_1_a_store_that_lost_a_file_does_not_open() {
             "the catalog names `{name}`, which is not in `/store/files`: acknowledged readings are missing"
         )
     );
-    assert_eq!(violations(&parts, "ACK-1"), 1);
+    assert_eq!(violations(&parts, "INV-ACK-1"), 1);
 }
 
 #[test]
@@ -286,7 +286,7 @@ fn inv_replay_1_a_shard_whose_memory_is_damaged_or_gone_does_not_open() {
             true => assert!(matches!(error, StoreError::Disk { attempt: "read", .. }), "{error}"),
             false => assert!(matches!(error, StoreError::BadTaken { .. }), "{error}"),
         }
-        assert_eq!(violations(&parts, "REPLAY-1"), 1);
+        assert_eq!(violations(&parts, "INV-REPLAY-1"), 1);
     }
 }
 
@@ -298,7 +298,7 @@ fn inv_ack_1_a_bus_that_is_not_the_one_that_was_read_is_refused() {
     let mut shard = Shard::open(parts.clone(), 0, bus_of(&records(4))).unwrap();
     let error = shard.take_in(NOW).unwrap_err();
     assert!(matches!(error, StoreError::Bus { shard: 0, .. }), "{error}");
-    assert_eq!(violations(&parts, "ACK-1"), 1);
+    assert_eq!(violations(&parts, "INV-ACK-1"), 1);
 }
 
 #[test]
