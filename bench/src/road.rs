@@ -24,9 +24,9 @@ pub struct Options {
     #[arg(long, default_value_t = 8)]
     clients: usize,
     /// Messages per client and round at 1 and 16 readings; a quarter of it at 256.
-    #[arg(long, default_value_t = 4000)]
+    #[arg(long, default_value_t = 10_000)]
     messages: usize,
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
     #[arg(long, default_value = "recordings/host.csv")]
     recording: PathBuf,
