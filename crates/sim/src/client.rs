@@ -1,12 +1,16 @@
 //! One publish by hand, as somebody who holds a device's TLS key might do it.
 
 use crate::mqtt::{self, Splitter};
+use crate::timed::Timed;
 use crate::tls;
 use anyhow::{Result, bail, ensure};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
+
+/// From the first packet of TCP to the PUBACK.
+const TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Connects as the device of `dir`, publishes `payload` with QoS 1, and returns the PUBACK's reason code.
 pub fn publish_once(
@@ -18,8 +22,7 @@ pub fn publish_once(
     topic: &str,
     payload: &[u8],
 ) -> Result<u8> {
-    let mut socket = TcpStream::connect(at)?;
-    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut socket = Timed::connect(at, TIME_MAX)?;
     let mut tls = rustls::ClientConnection::new(
         tls::client(dir, site_ca)?,
         tls::gateway_name(gateway, site)?,

@@ -1,16 +1,18 @@
 //! `make demo`: two gateways, thirty devices, and a bad day.
 
 use crate::client::publish_once;
-use crate::fleet::{Fleet, PATIENCE, Ports, SITE, Source, gateway_name};
+use crate::fleet::{Fleet, Ports, SITE, Source, gateway_name};
 use crate::link::Link;
 use crate::message::Sealed;
 use crate::process::{run_to_end, until};
-use crate::promises::{self, Comparison, Line};
-use anyhow::{Context, Result, bail, ensure};
+use crate::promises::{self, Comparison, Kill, Line, Victim};
+use crate::{fleet, scan};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -26,84 +28,78 @@ pub struct Options {
     /// The recording that half of the devices play.
     #[arg(long, default_value = "recordings/host.csv")]
     recording: PathBuf,
+    /// The demo must be over so many seconds after its start; otherwise it says what it waited for, and fails.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    within: u64,
 }
 
 pub fn run(options: &Options) -> Result<bool> {
-    let own = options.data.is_none();
-    let data = match &options.data {
-        Some(data) => data.clone(),
-        None => std::env::temp_dir().join(format!("plimsoll-demo-{}", std::process::id())),
-    };
+    let start = Instant::now();
+    let own = std::env::temp_dir().join(format!("plimsoll-demo-{}", std::process::id()));
+    let data = options.data.as_ref().unwrap_or(&own);
     ensure!(!data.exists(), "{} exists: the demo starts from nothing", data.display());
-    std::fs::create_dir_all(&data)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let kept = Demo::new(options, &data, runtime.handle())?.play()?;
-    if own && kept {
-        std::fs::remove_dir_all(&data)?;
+    let recording = options.recording.canonicalize().with_context(|| {
+        let name = options.recording.display();
+        format!("no recording {name}: run the demo in the project's directory")
+    })?;
+    let within = Duration::from_secs(options.within);
+    say(start, "a site is founded: its CA, its keys, control plane, bus and store");
+    let mut demo = Demo {
+        start,
+        within,
+        recording,
+        fleet: Fleet::found_until(data, Ports(options.port_base), Some(start + within))?,
+        runtime: tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?,
+        links: Vec::new(),
+        names: (1..=options.devices).map(|n| format!("dev-{n:02}")).collect(),
+        lines: Vec::new(),
+        kills: Vec::new(),
+    };
+    let played = demo.play();
+    if played.is_err() {
+        println!("\n  It ends here. So far:");
+    }
+    let kept = promises::print(&demo.lines);
+    // No process is left when the last word is said.
+    drop(demo);
+    let held = played.is_ok() && kept;
+    if options.data.is_none() && held {
+        std::fs::remove_dir_all(data)?;
     } else {
         println!("  everything is left in {}", data.display());
     }
-    Ok(kept)
+    played.map(|()| held).with_context(|| match start.elapsed() < within {
+        true => "the demo could not go on".to_owned(),
+        false => format!("the demo was not over {} s after its start", options.within),
+    })
 }
 
 struct Demo {
     start: Instant,
+    within: Duration,
+    recording: PathBuf,
     fleet: Fleet,
+    /// What carries the links.
+    runtime: Runtime,
     links: Vec<Link>,
     names: Vec<String>,
     lines: Vec<Line>,
-    kills: u32,
+    kills: Vec<Kill>,
 }
 
 impl Demo {
-    fn new(options: &Options, data: &Path, runtime: &tokio::runtime::Handle) -> Result<Self> {
-        let start = Instant::now();
-        let recording = options.recording.canonicalize().with_context(|| {
-            format!(
-                "no recording {}: run the demo in the project's directory",
-                options.recording.display()
-            )
-        })?;
-        let ports = Ports(options.port_base);
-        say(start, "a site is founded: its CA, its keys, control plane, bus and store");
-        let mut demo = Self {
-            start,
-            fleet: Fleet::found(data, ports)?,
-            links: Vec::new(),
-            names: (1..=options.devices).map(|n| format!("dev-{n:02}")).collect(),
-            lines: Vec::new(),
-            kills: 0,
-        };
-        demo.say(
-            "two gateways enrol, each behind a wire that can be cut and a recorder of every PUBACK",
-        );
-        for gateway in 0..2 {
-            demo.links.push(runtime.block_on(Link::lay(ports.link(gateway), ports.control()))?);
-            demo.fleet.add_gateway(ports.link(gateway))?;
-        }
-        demo.say(&format!(
-            "{} devices are made, listed, enrolled: half measure this host, half play a recording",
-            options.devices
-        ));
-        for (i, name) in demo.names.iter().enumerate() {
-            let source = match i % 2 {
-                0 => Source::Host,
-                _ => Source::Replay { file: recording.clone(), speed: 2 },
-            };
-            demo.fleet.add_device(name, &source, if i % 3 == 2 { &[1, 0] } else { &[0, 1] })?;
-        }
-        Ok(demo)
-    }
-
-    fn play(mut self) -> Result<bool> {
+    fn play(&mut self) -> Result<()> {
+        self.a_fleet_comes_up()?;
         self.everybody_is_heard()?;
         self.a_device_roams()?;
         self.a_gateway_is_cut_off()?;
         self.a_recorded_message_is_replayed()?;
         self.things_are_killed()?;
         self.a_key_is_rotated()?;
-        self.all_ends()
+        self.everything_ends()
     }
 
     fn say(&self, what: &str) {
@@ -114,25 +110,56 @@ impl Demo {
         self.lines.push(Line { promise, held, figures });
     }
 
+    fn a_fleet_comes_up(&mut self) -> Result<()> {
+        self.say(
+            "two gateways enrol, each behind a wire that can be cut and a recorder of every PUBACK",
+        );
+        for gateway in 0..2 {
+            let (near, far) = (self.fleet.ports.link(gateway), self.fleet.ports.control());
+            self.links.push(self.runtime.block_on(Link::lay(near, far))?);
+            self.fleet.add_gateway(near)?;
+        }
+        self.say(&format!(
+            "{} devices are made, listed, enrolled: half measure this host, half play a recording",
+            self.names.len()
+        ));
+        for (i, name) in self.names.iter().enumerate() {
+            let source = match i % 2 {
+                0 => Source::Host,
+                _ => Source::Replay { file: self.recording.clone(), speed: 2 },
+            };
+            self.fleet.add_device(name, &source, if i % 3 == 2 { &[1, 0] } else { &[0, 1] })?;
+        }
+        Ok(())
+    }
+
     fn everybody_is_heard(&mut self) -> Result<()> {
-        until("every device has three acknowledged messages", PATIENCE, || {
+        until("every device has three acknowledged messages", self.fleet.patience(), || {
             let acks = self.fleet.record()?;
             let heard = |name: &String| {
-                acks.iter().filter(|ack| ack.device == *name && ack.reason == 0).count() >= 3
+                acks.iter().filter(|ack| ack.device == *name && ack.took()).count() >= 3
             };
             Ok(self.names.iter().all(heard))
         })?;
-        let devices = self.count("select count(distinct device) from readings")?;
-        self.say(&format!(
-            "SQL sees {devices} devices and {} readings",
-            self.count("select count(*) from readings")?
-        ));
-        let held = devices as usize == self.names.len();
-        self.promise(
-            "every device's readings answer SQL while they are fresh",
-            held,
-            format!("{devices} devices"),
+        let (mut devices, mut readings, mut in_files) = (0, 0, 0);
+        until(
+            "SQL sees every device, and more than the files hold",
+            self.fleet.patience(),
+            || {
+                devices = self.count("select count(distinct device) from readings")? as usize;
+                readings = self.count("select count(*) from readings")? as usize;
+                // Looked at afterwards: what was in no file even now was fresh when SQL was asked.
+                in_files = scan::readings(&self.fleet.data.join("store"))?.len();
+                Ok(devices >= self.names.len() && in_files < readings)
+            },
+        )?;
+        self.say(&format!("SQL sees {devices} devices and {readings} readings"));
+        let figures = format!(
+            "{devices} devices; of {readings} readings {} were in no file yet",
+            readings - in_files
         );
+        let held = devices == self.names.len();
+        self.promise("every device's readings answer SQL while they are fresh", held, figures);
         Ok(())
     }
 
@@ -141,8 +168,9 @@ impl Demo {
         self.say(&format!("{roamer} roams from gw-1 to gw-2"));
         self.fleet.devices[&roamer].signal(Signal::HUP)?;
         self.fleet.wait_for_acks(&roamer, Some(1), 3)?;
-        let (first, second) =
-            (self.fleet.acked(&roamer, Some(0))?, self.fleet.acked(&roamer, Some(1))?);
+        let by =
+            |gateway| Ok::<_, anyhow::Error>(self.fleet.acks_of(&roamer, Some(gateway))?.len());
+        let (first, second) = (by(0)?, by(1)?);
         let figures = format!("{first} messages by gw-1, {second} by gw-2");
         self.promise(
             "a device that roams is heard by both gateways",
@@ -163,7 +191,7 @@ impl Demo {
         let spooled = self.fleet.gateway_metric(0, "plimsoll_gateway_spool_records")?;
         self.say(&format!("gw-1 comes back with {spooled} messages in its spool"));
         self.links[0].mend();
-        self.wait_for_empty_spool(0)?;
+        self.fleet.wait_for_empty_spool(0)?;
         let figures = format!("{spooled} messages waited, all handed up after the cut");
         self.promise("a gateway that was cut off hands up its spool", spooled > 0.0, figures);
         Ok(())
@@ -173,27 +201,34 @@ impl Demo {
         let (victim, thief) = (self.names[3].clone(), self.names[4].clone());
         self.say(&format!("a recorded message of {victim} is replayed: by {thief}, and by one who holds {victim}'s TLS key"));
         let message = std::fs::read(self.fleet.data.join(format!("{victim}.last")))?;
+        let sealed = Sealed::read(&message)?;
+        ensure!(sealed.readings > 0, "the recorded message of {victim} carries no reading");
+        until("the recorded message answers SQL", self.fleet.patience(), || {
+            Ok(self.rows_of(&sealed)? > 0)
+        })?;
         let by_another = self.publish(1, &thief, &thief, &message)?;
         let to_anothers_topic = self.publish(1, &thief, &victim, &message)?;
         let before = self.repeats()?;
         let by_itself = self.publish(1, &victim, &victim, &message)?;
-        until("the replayed message is refused behind the gateway", PATIENCE, || {
+        until("the replayed message is refused behind the gateway", self.fleet.patience(), || {
             Ok(self.repeats()? > before)
         })?;
-        let counter = Sealed::read(&message)?;
-        let rows = self.count(&format!(
-            "select count(*) from readings where key = '{}' and epoch = {} and sequence = {}",
-            counter.key, counter.epoch, counter.sequence
-        ))?;
-        let held =
-            by_another >= 0x80 && to_anothers_topic >= 0x80 && rows as usize == counter.readings;
+        let rows = self.rows_of(&sealed)?;
+        let held = by_another >= 0x80 && to_anothers_topic >= 0x80 && rows == sealed.readings;
         let figures = format!(
-            "by another: PUBACK {by_another:#04x}; to another's topic: {to_anothers_topic:#04x}; at the other gateway with the \
-             stolen TLS key: PUBACK {by_itself:#04x}, then dropped as a repeat: {rows} rows of {} readings",
-            counter.readings
+            "stored once: {rows} rows of {} readings\
+             \n      by {thief}: PUBACK {by_another:#04x}; by {thief} to the topic of {victim}: PUBACK {to_anothers_topic:#04x}\
+             \n      by the thief of {victim}'s TLS key, at the other gateway: PUBACK {by_itself:#04x}, then dropped as a repeat",
+            sealed.readings
         );
         self.promise("a replayed message takes no effect", held, figures);
         Ok(())
+    }
+
+    fn rows_of(&self, message: &Sealed) -> Result<usize> {
+        let Sealed { key, epoch, sequence, .. } = message;
+        let counter = format!("key = '{key}' and epoch = {epoch} and sequence = {sequence}");
+        Ok(self.count(&format!("select count(*) from readings where {counter}"))? as usize)
     }
 
     /// Messages that were known already: uplink remembers the newest, the store all of them.
@@ -218,27 +253,68 @@ impl Demo {
 
     fn things_are_killed(&mut self) -> Result<()> {
         for name in self.names[5..].iter().step_by(7).take(3).cloned().collect::<Vec<_>>() {
-            self.say(&format!("{name} gets SIGKILL and starts again"));
-            let device = self.fleet.devices.get_mut(&name).expect("it was added");
-            device.kill()?;
-            device.start_again()?;
-            self.kills += 1;
-            self.fleet.wait_for_acks(&name, None, 2)?;
+            self.a_device_is_killed(name)?;
         }
-        self.say("gw-2 gets SIGKILL and starts again");
-        self.fleet.gateways[1].kill()?;
-        self.fleet.gateways[1].start_again()?;
-        self.say("the control plane, bus and store get SIGKILL and start again");
-        self.fleet.control.kill()?;
-        self.fleet.control.start_again()?;
-        self.kills += 2;
-        self.fleet.wait_for_control()?;
-        for name in [self.names[2].clone(), self.names[0].clone()] {
-            self.fleet.wait_for_acks(&name, None, 3)?;
-        }
-        let figures = format!("{} SIGKILLs: 3 devices, 1 gateway, 1 control plane", self.kills);
-        self.promise("after SIGKILL each goes on where it was", true, figures);
+        self.a_gateway_is_killed(1)?;
+        self.the_control_plane_is_killed()
+    }
+
+    fn a_device_is_killed(&mut self, name: String) -> Result<()> {
+        self.say(&format!("{name} gets SIGKILL and starts again"));
+        self.fleet.device(&name).kill()?;
+        let before = self.fleet.record()?;
+        self.fleet.device(&name).start_again()?;
+        let what = format!("{name} goes on in a higher epoch");
+        let mut kill = Kill { victim: Victim::Device(name), before, after: Vec::new() };
+        until(&what, self.fleet.patience(), || {
+            kill.after = self.fleet.record()?;
+            Ok(kill.begun().is_some())
+        })?;
+        self.kills.push(kill);
         Ok(())
+    }
+
+    fn a_gateway_is_killed(&mut self, number: usize) -> Result<()> {
+        let gateway = gateway_name(number);
+        let witness = self.with_another_than(&gateway)?;
+        self.say(&format!("{gateway} gets SIGKILL and starts again; {witness} comes to it"));
+        self.fleet.keep_count_of_gateway(number)?;
+        self.fleet.gateways[number].kill()?;
+        let before = self.fleet.record()?;
+        self.fleet.gateways[number].start_again()?;
+        self.fleet.wait_for_gateway(number)?;
+        self.fleet.devices[&witness].signal(Signal::HUP)?;
+        self.fleet.wait_for_acks(&witness, Some(number), 3)?;
+        let after = self.fleet.record()?;
+        self.kills.push(Kill { victim: Victim::Gateway { gateway, witness }, before, after });
+        Ok(())
+    }
+
+    fn the_control_plane_is_killed(&mut self) -> Result<()> {
+        self.say("the control plane, bus and store get SIGKILL and start again");
+        self.fleet.keep_count_of_control()?;
+        self.fleet.control.kill()?;
+        let before = self.fleet.record()?;
+        self.fleet.control.start_again()?;
+        self.fleet.wait_for_control()?;
+        for name in [&self.names[2], &self.names[0]] {
+            self.fleet.wait_for_acks(name, None, 3)?;
+        }
+        let after = self.fleet.record()?;
+        self.kills.push(Kill { victim: Victim::Control, before, after });
+        Ok(())
+    }
+
+    /// A device of which the newest message was acknowledged by another gateway.
+    fn with_another_than(&self, gateway: &str) -> Result<String> {
+        let acks = self.fleet.record()?;
+        let is_elsewhere = |name: &&String| {
+            let of_device = acks.iter().filter(|ack| ack.device == **name && ack.took());
+            let newest = of_device.max_by_key(|ack| (ack.sealed.epoch, ack.sealed.sequence));
+            newest.is_some_and(|ack| ack.gateway != gateway)
+        };
+        let found = self.names.iter().find(is_elsewhere);
+        Ok(found.with_context(|| format!("every device is with {gateway}"))?.clone())
     }
 
     fn a_key_is_rotated(&mut self) -> Result<()> {
@@ -246,46 +322,34 @@ impl Demo {
         self.say(&format!(
             "{name} loses sight of its gateways, and rotates its key while messages wait"
         ));
-        for recorder in &mut self.fleet.recorders {
-            recorder.order(&format!("pause {name}"))?;
-        }
-        let before: HashSet<String> = self.keys_of(&name)?;
-        let acked_before = self.fleet.acked(&name, None)?;
-        let waiting_at_first = self.backlog_of(&name)?;
-        until("messages wait in the backlog under the old key", PATIENCE, || {
-            Ok(self.backlog_of(&name)? >= waiting_at_first + 3)
+        self.fleet.order_recorders(&format!("pause {name}"))?;
+        let of_device = |fleet: &Fleet| -> Result<HashSet<Sealed>> {
+            Ok(fleet.acks_of(&name, None)?.into_iter().map(|ack| ack.sealed).collect())
+        };
+        let before = of_device(&self.fleet)?;
+        let old_keys: HashSet<&str> = before.iter().map(|sealed| sealed.key.as_str()).collect();
+        let sealed_at_first = self.sealed_by(&name)?;
+        until("messages wait under the old key", self.fleet.patience(), || {
+            Ok(self.sealed_by(&name)? >= sealed_at_first + 3)
         })?;
         self.fleet.devices[&name].signal(Signal::USR1)?;
-        until("the device seals under a new key", PATIENCE, || {
-            Ok(!before.contains(&self.seal_key_of(&name)?))
+        until("the device seals under a new key", self.fleet.patience(), || {
+            Ok(!old_keys.contains(self.seal_key_of(&name)?.as_str()))
         })?;
-        let waiting = self.backlog_of(&name)?;
-        until("messages wait under the new key too", PATIENCE, || {
-            Ok(self.backlog_of(&name)? >= waiting + 3)
+        let sealed_at_rotation = self.sealed_by(&name)?;
+        until("messages wait under the new key too", self.fleet.patience(), || {
+            Ok(self.sealed_by(&name)? >= sealed_at_rotation + 3)
         })?;
-        for recorder in &mut self.fleet.recorders {
-            recorder.order(&format!("resume {name}"))?;
-        }
-        until("messages of the new key are acknowledged", PATIENCE, || {
-            Ok(self.keys_of(&name)?.len() > before.len())
+        self.fleet.order_recorders(&format!("resume {name}"))?;
+        let mut since = HashSet::new();
+        until("messages of the new key are acknowledged", self.fleet.patience(), || {
+            since = &of_device(&self.fleet)? - &before;
+            Ok(since.iter().any(|sealed| !old_keys.contains(sealed.key.as_str())))
         })?;
-        let acks = self.fleet.record()?;
-        let of_device = acks.iter().filter(|ack| ack.device == name && ack.reason == 0);
-        let old =
-            of_device.skip(acked_before).filter(|ack| before.contains(&ack.sealed.key)).count();
+        let old = since.iter().filter(|sealed| old_keys.contains(sealed.key.as_str())).count();
         let figures = format!("{old} messages of the old key were acknowledged after the rotation");
         self.promise("what waits under an old key outlives its rotation", old >= 3, figures);
         Ok(())
-    }
-
-    /// Keys under which a device's messages were acknowledged.
-    fn keys_of(&self, device: &str) -> Result<HashSet<String>> {
-        let acks = self.fleet.record()?;
-        Ok(acks
-            .into_iter()
-            .filter(|ack| ack.device == device && ack.reason == 0)
-            .map(|ack| ack.sealed.key)
-            .collect())
     }
 
     fn seal_key_of(&self, device: &str) -> Result<String> {
@@ -294,22 +358,15 @@ impl Demo {
     }
 
     /// How many messages a device has sealed and made durable in its life.
-    fn backlog_of(&self, device: &str) -> Result<u64> {
+    fn sealed_by(&self, device: &str) -> Result<u64> {
         self.status_of(device)?["backlog"]["end"].as_u64().context("no backlog.end in the status")
     }
 
     fn status_of(&self, device: &str) -> Result<serde_json::Value> {
         let dir = self.fleet.data.join("devices").join(device);
-        let dir = crate::fleet::path(&dir)?;
-        let text = run_to_end("plimsoll-agent", &["status", "--data", dir, "--json"])?;
+        let words = ["status", "--data", fleet::path(&dir)?, "--json"];
+        let text = run_to_end("plimsoll-agent", &words, self.fleet.patience())?;
         serde_json::from_str(&text).with_context(|| format!("not a status: {text}"))
-    }
-
-    fn wait_for_empty_spool(&self, gateway: usize) -> Result<()> {
-        until(&format!("{} has handed up its spool", gateway_name(gateway)), PATIENCE, || {
-            Ok(self.fleet.gateway_metric(gateway, "plimsoll_gateway_spool_records")? == 0.0)
-        })?;
-        Ok(())
     }
 
     fn count(&self, sql: &str) -> Result<u64> {
@@ -318,36 +375,20 @@ impl Demo {
         cell.trim().parse().with_context(|| format!("not a number: {cell:?}"))
     }
 
-    fn all_ends(mut self) -> Result<bool> {
+    fn everything_ends(&mut self) -> Result<()> {
         self.say("devices end cleanly, then gateways hand up the rest, then everything else ends");
-        let limit = Duration::from_secs(20);
-        for device in self.fleet.devices.values() {
-            device.signal(Signal::TERM)?;
-        }
-        for device in self.fleet.devices.values_mut() {
-            device.wait(limit)?;
-        }
-        for gateway in 0..2 {
-            self.wait_for_empty_spool(gateway)?;
-        }
-        self.lines.push(promises::invariants(&self.fleet)?);
-        let acks = self.fleet.record()?;
-        for gateway in &mut self.fleet.gateways {
-            gateway.end(limit)?;
-        }
-        self.fleet.control.end(PATIENCE)?;
-        if acks.is_empty() {
-            bail!("nothing was acknowledged");
-        }
+        let ended = self.fleet.wind_up()?;
         self.say("no process runs any more; the record is compared with the files of the store");
-        let comparison = Comparison::of(&acks, &self.fleet.data.join("store"))?;
-        let mut lines = vec![
-            comparison.exactly_once(),
-            comparison.in_order(),
-            comparison.quarantine_explained(&[]),
-        ];
-        lines.append(&mut self.lines);
-        Ok(promises::print(&lines))
+        let comparison = Comparison::with_store(&ended.acks, &self.fleet.data.join("store"))?;
+        let first =
+            [comparison.exactly_once(), comparison.in_order(), comparison.quarantine_is_empty()];
+        self.lines.splice(..0, first);
+        self.lines.push(comparison.went_on(&self.kills));
+        self.lines.push(promises::invariants(ended.violations));
+        let took = self.start.elapsed();
+        let figures = format!("{:.0} s of {} s", took.as_secs_f64(), self.within.as_secs());
+        self.promise("the demo is over in time", took <= self.within, figures);
+        Ok(())
     }
 }
 

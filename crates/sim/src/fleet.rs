@@ -2,18 +2,28 @@
 
 use crate::process::{Process, Recorder, run_to_end, until};
 use crate::recorder::{self, Ack};
-use anyhow::{Context, Result};
+use crate::timed::Timed;
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub const SITE: &str = "site";
 pub const ZONE: &str = "hall";
 
 /// Long enough for a loaded machine with two cores; every wait ends with its event, not with this.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a process may take to end after SIGTERM: a device tries for two seconds to send what it has.
+const GOODBYE: Duration = Duration::from_secs(20);
+
+/// What a page of metrics may come to.
+const METRICS_BYTES_MAX: u64 = 4 << 20;
+
+const VIOLATIONS: &str = "plimsoll_invariant_violations_total";
 
 /// Which ports of loopback a site uses, from its base on.
 #[derive(Clone, Copy, Debug)]
@@ -67,11 +77,28 @@ pub struct Fleet {
     pub gateways: Vec<Process>,
     pub recorders: Vec<Recorder>,
     pub devices: BTreeMap<String, Process>,
+    /// After this moment nothing is waited for any more. `None`: each wait has its own end only.
+    end: Option<Instant>,
+    /// Violated invariants that processes had counted when they were killed.
+    violations: f64,
+}
+
+/// What a fleet leaves when all of it has ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub acks: Vec<Ack>,
+    /// Invariants that a gateway, the control plane or the store counted as violated.
+    pub violations: f64,
 }
 
 impl Fleet {
     /// Makes a site in an empty directory and starts its control plane.
     pub fn found(data: &Path, ports: Ports) -> Result<Self> {
+        Self::found_until(data, ports, None)
+    }
+
+    /// A fleet that is waited for until `end` at most, whatever it is asked to do.
+    pub fn found_until(data: &Path, ports: Ports, end: Option<Instant>) -> Result<Self> {
         std::fs::create_dir_all(data.join("logs"))?;
         let args =
             strings(&["control", "--data", path(data)?, "--port-base", &ports.0.to_string()]);
@@ -83,25 +110,41 @@ impl Fleet {
             gateways: Vec::new(),
             recorders: Vec::new(),
             devices: BTreeMap::new(),
+            end,
+            violations: 0.0,
         };
         fleet.wait_for_control()?;
         Ok(fleet)
     }
 
+    /// How long the next thing may be waited for.
+    pub fn patience(&self) -> Duration {
+        let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
+        PATIENCE.min(left.unwrap_or(PATIENCE))
+    }
+
     pub fn wait_for_control(&mut self) -> Result<()> {
         let token = self.data.join("site/api.token");
-        until("control serves", PATIENCE, || {
+        until("the control plane serves", self.patience(), || {
             self.control.must_run()?;
             Ok(token.exists() && self.cli(&["device", "list"]).is_ok())
-        })?;
-        Ok(())
+        })
+    }
+
+    pub fn wait_for_gateway(&mut self, number: usize) -> Result<()> {
+        let places = [self.ports.gateway(number), self.ports.gateway_metrics(number)];
+        let patience = self.patience();
+        until(&format!("{} serves", gateway_name(number)), patience, || {
+            self.gateways[number].must_run()?;
+            Ok(places.iter().all(|place| Timed::connect(*place, patience).is_ok()))
+        })
     }
 
     /// Runs the operator's command line against this site.
     pub fn cli(&self, words: &[&str]) -> Result<String> {
         let mut args = words.to_vec();
         args.extend(["--data", path(&self.data)?]);
-        run_to_end("plimsoll", &args)
+        run_to_end("plimsoll", &args, self.patience())
     }
 
     /// Admits, enrols and starts the next gateway, with its recorder in front.
@@ -126,12 +169,8 @@ impl Fleet {
             path(&self.site_ca())?,
         ]);
         let log = self.data.join(format!("logs/{name}.log"));
-        let mut gateway = Process::start(&name, "plimsoll-gateway", &args, &log)?;
-        until(&format!("{name} serves"), PATIENCE, || {
-            gateway.must_run()?;
-            Ok(TcpStream::connect(self.ports.gateway(number)).is_ok())
-        })?;
-        self.gateways.push(gateway);
+        self.gateways.push(Process::start(&name, "plimsoll-gateway", &args, &log)?);
+        self.wait_for_gateway(number)?;
         self.recorders.push(Recorder::start(
             &strings(&[
                 "--listen",
@@ -150,6 +189,7 @@ impl Fleet {
                 path(&self.record_file(number))?,
             ]),
             &self.data.join(format!("logs/recorder-{}.log", number + 1)),
+            self.patience(),
         )?);
         Ok(())
     }
@@ -191,11 +231,16 @@ impl Fleet {
     /// What a factory and an owner do: the device makes its key, the maker signs it, the owner lists it.
     fn make(&self, name: &str, dir: &Path, role: &str) -> Result<()> {
         std::fs::create_dir_all(dir)?;
-        run_to_end("plimsoll-agent", &["prepare", "--data", path(dir)?, "--serial", name])?;
+        let prepare = ["prepare", "--data", path(dir)?, "--serial", name];
+        run_to_end("plimsoll-agent", &prepare, self.patience())?;
         let (csr, pem) = (dir.join("idevid.csr"), dir.join("idevid.pem"));
         self.cli(&["maker", "sign", "--csr", path(&csr)?, "--out", path(&pem)?])?;
         self.cli(&["enroll", "allow", name, "--role", role, "--zone", ZONE])?;
         Ok(())
+    }
+
+    pub fn device(&mut self, name: &str) -> &mut Process {
+        self.devices.get_mut(name).expect("it was added")
     }
 
     pub fn site_ca(&self) -> PathBuf {
@@ -215,47 +260,100 @@ impl Fleet {
         Ok(acks)
     }
 
-    /// How many messages of a device were acknowledged, by one gateway or by any.
-    pub fn acked(&self, device: &str, gateway: Option<usize>) -> Result<usize> {
+    /// What a device was told that it is taken, by one gateway or by any.
+    pub fn acks_of(&self, device: &str, gateway: Option<usize>) -> Result<Vec<Ack>> {
         let gateway = gateway.map(gateway_name);
-        let counts = |ack: &&Ack| {
-            ack.device == device
-                && ack.reason == 0
-                && gateway.as_ref().is_none_or(|g| *g == ack.gateway)
-        };
-        Ok(self.record()?.iter().filter(counts).count())
+        let mut acks = self.record()?;
+        acks.retain(|ack| {
+            let by = gateway.as_ref().is_none_or(|gateway| *gateway == ack.gateway);
+            ack.took() && ack.device == device && by
+        });
+        Ok(acks)
     }
 
     /// Waits until a device has `more` acknowledged messages than now.
     pub fn wait_for_acks(&self, device: &str, gateway: Option<usize>, more: usize) -> Result<()> {
-        let wanted = self.acked(device, gateway)? + more;
-        until(&format!("{more} more acknowledged messages of {device}"), PATIENCE, || {
-            Ok(self.acked(device, gateway)? >= wanted)
-        })?;
-        Ok(())
+        let wanted = self.acks_of(device, gateway)?.len() + more;
+        until(&format!("{more} more acknowledged messages of {device}"), self.patience(), || {
+            Ok(self.acks_of(device, gateway)?.len() >= wanted)
+        })
     }
 
-    /// The value of a metric that a gateway shows; 0 while it has none.
+    /// Has every recorder cut a device off (`pause`) or let it back (`resume`).
+    pub fn order_recorders(&mut self, order: &str) -> Result<()> {
+        let patience = self.patience();
+        self.recorders.iter_mut().try_for_each(|recorder| recorder.order(order, patience))
+    }
+
+    /// A metric that a gateway shows.
     pub fn gateway_metric(&self, gateway: usize, name: &str) -> Result<f64> {
-        let mut socket = TcpStream::connect(self.ports.gateway_metrics(gateway))?;
-        socket.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-        let mut text = String::new();
-        socket.read_to_string(&mut text)?;
+        let at = self.ports.gateway_metrics(gateway);
+        let ask = || -> std::io::Result<String> {
+            let mut socket = Timed::connect(at, self.patience())?;
+            socket.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+            let mut text = String::new();
+            socket.take(METRICS_BYTES_MAX).read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let text = ask().with_context(|| format!("no metrics from {}", gateway_name(gateway)))?;
         metric(&text, name)
     }
 
-    /// The sum of a metric that the control plane's process shows, over all labels.
+    /// A metric that the control plane's process shows.
     pub fn control_metric(&self, name: &str) -> Result<f64> {
         metric(&self.cli(&["metrics"])?, name)
     }
+
+    pub fn wait_for_empty_spool(&self, gateway: usize) -> Result<()> {
+        until(
+            &format!("{} has handed up its spool", gateway_name(gateway)),
+            self.patience(),
+            || Ok(self.gateway_metric(gateway, "plimsoll_gateway_spool_records")? == 0.0),
+        )
+    }
+
+    /// Remembers what a gateway has counted: its count dies with it.
+    pub fn keep_count_of_gateway(&mut self, gateway: usize) -> Result<()> {
+        self.violations += self.gateway_metric(gateway, VIOLATIONS)?;
+        Ok(())
+    }
+
+    /// Remembers what control plane and store have counted: their count dies with them.
+    pub fn keep_count_of_control(&mut self) -> Result<()> {
+        self.violations += self.control_metric(VIOLATIONS)?;
+        Ok(())
+    }
+
+    /// Ends all of it so that nothing stays on its way: devices, then gateways once they have handed up everything,
+    /// then the control plane.
+    pub fn wind_up(&mut self) -> Result<Ended> {
+        for device in self.devices.values() {
+            device.signal(Signal::TERM)?;
+        }
+        let goodbye = GOODBYE.min(self.patience());
+        self.devices.values_mut().try_for_each(|device| device.wait(goodbye))?;
+        for gateway in 0..self.gateways.len() {
+            self.wait_for_gateway(gateway)?;
+            self.wait_for_empty_spool(gateway)?;
+            self.keep_count_of_gateway(gateway)?;
+        }
+        self.keep_count_of_control()?;
+        self.gateways.iter_mut().try_for_each(|gateway| gateway.end(goodbye))?;
+        let patience = self.patience();
+        self.control.end(patience)?;
+        Ok(Ended { acks: self.record()?, violations: self.violations })
+    }
 }
 
-/// The sum of all samples whose name and labels begin with `name`.
+/// The sum of all samples whose name and labels begin with `name`. Without labels there must be one: a metric that is
+/// called otherwise by now is not one that stands at 0. With labels there may be none as yet.
 pub fn metric(text: &str, name: &str) -> Result<f64> {
-    text.lines()
-        .filter(|line| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{', ',', '}']))
-        })
+    let of_name = |line: &&str| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{', ',', '}']))
+    };
+    let mut samples = text.lines().filter(of_name).peekable();
+    ensure!(name.contains('{') || samples.peek().is_some(), "nobody shows the metric {name}");
+    samples
         .map(|line| {
             let value = line.rsplit(' ').next().unwrap_or_default();
             value.parse::<f64>().with_context(|| format!("not a sample: {line}"))
@@ -269,4 +367,19 @@ pub fn strings(words: &[&str]) -> Vec<String> {
 
 pub fn path(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_that_nobody_shows_is_no_zero() {
+        let text = "# TYPE a counter\na{x=\"1\",y=\"2\"} 3\na{x=\"2\",y=\"2\"} 4\nab 5\nb 0\n";
+        assert_eq!(metric(text, "a").unwrap(), 7.0);
+        assert_eq!(metric(text, "a{x=\"1\"").unwrap(), 3.0);
+        assert_eq!(metric(text, "a{x=\"9\"").unwrap(), 0.0);
+        assert_eq!(metric(text, "b").unwrap(), 0.0);
+        assert_eq!(metric(text, "c").unwrap_err().to_string(), "nobody shows the metric c");
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Promises: judges the product from outside only: by what its processes print, answer and leave on disk. The
 //! recorder fsyncs every PUBACK before the device sees it; the scan reads Parquet files with no help from the store.
+//! Whatever of the product hangs is named and ended: no answer, command or process is waited for without an end.
 //! Never: links a crate of the product; waits for "long enough" instead of for an event with a deadline.
 
 pub mod client;
@@ -15,4 +16,5 @@ pub mod process;
 pub mod promises;
 pub mod recorder;
 pub mod scan;
+pub mod timed;
 pub mod tls;

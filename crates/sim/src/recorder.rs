@@ -217,6 +217,13 @@ pub struct Ack {
     pub sealed: Sealed,
 }
 
+impl Ack {
+    /// PUBACK 0x00: the gateway has taken it.
+    pub fn took(&self) -> bool {
+        self.reason == 0
+    }
+}
+
 /// Reads a record. A last line without its end is one whose PUBACK was never passed on.
 pub fn read(path: &Path) -> Result<Vec<Ack>> {
     let text =
