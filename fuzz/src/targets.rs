@@ -6,6 +6,8 @@ mod x509;
 
 use model::cbor::Malformed;
 use model::envelope::{self, Algorithm, LossCause, LostRange, WallClock};
+use model::lease::Lease;
+use model::manifest::Manifest;
 use model::uplink::{self, AttestedBy, QuarantineReason, Record, Verdict};
 use model::{Counter, DeviceId, Digest, GatewayId, Header, Heard, KeyId, Kind, Nonce, Prior};
 use model::{Reading, SeriesName, Timestamp, Unit, Value, ZoneId, bus, senml};
@@ -136,6 +138,13 @@ fn envelope(bytes: &[u8]) -> End {
             assert_eq!(again, Ok(ranges), "a loss notice keeps its meaning");
         }),
         Kind::UplinkBatch => uplink::Batch::decode(&payload).map(|_| ()),
+        Kind::Lease => Lease::decode(&payload).map(|lease| {
+            assert_eq!(Lease::decode(&lease.encode()), Ok(lease), "a lease keeps its meaning");
+        }),
+        Kind::Manifest => Manifest::decode(&payload).map(|manifest| {
+            let again = Manifest::decode(&manifest.encode());
+            assert_eq!(again, Ok(manifest), "a manifest keeps its meaning");
+        }),
     };
     match parsed {
         Ok(()) if depth == 2 => End::accepted(3),

@@ -57,7 +57,9 @@ pub fn encode(header: &Header, envelope: &[u8]) -> Vec<u8> {
     let kind = match header.kind {
         Kind::Readings => 1,
         Kind::LossNotice => 2,
-        Kind::UplinkBatch => unreachable!("a device seals readings and loss notices only"),
+        Kind::UplinkBatch | Kind::Lease | Kind::Manifest => {
+            unreachable!("a backlog keeps readings and loss notices only")
+        }
     };
     let flags = if header.next.is_some() { HAS_POSITION } else { 0 }
         | if header.prior.is_some() { HAS_PRIOR } else { 0 };

@@ -40,10 +40,15 @@ pub enum Kind {
     LossNotice,
     /// What a gateway hands up: messages of devices with the gateway's word on each.
     UplinkBatch,
+    /// The newest word of a zone: until when its rights hold, and what is newest.
+    Lease,
+    /// What a device has installed and what it runs.
+    Manifest,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 3] = [Self::Readings, Self::LossNotice, Self::UplinkBatch];
+    pub const ALL: [Kind; 5] =
+        [Self::Readings, Self::LossNotice, Self::UplinkBatch, Self::Lease, Self::Manifest];
 
     /// Label 3 of the protected header.
     pub const fn content_type(self) -> &'static str {
@@ -51,6 +56,8 @@ impl Kind {
             Self::Readings => "application/vnd.plimsoll.readings-v1+cbor",
             Self::LossNotice => "application/vnd.plimsoll.loss-notice-v1+cbor",
             Self::UplinkBatch => "application/vnd.plimsoll.uplink-batch-v1+cbor",
+            Self::Lease => "application/vnd.plimsoll.lease-v1+cbor",
+            Self::Manifest => "application/vnd.plimsoll.manifest-v1+cbor",
         }
     }
 
@@ -60,6 +67,8 @@ impl Kind {
             Self::Readings => b"plimsoll readings v1",
             Self::LossNotice => b"plimsoll loss notice v1",
             Self::UplinkBatch => b"plimsoll uplink batch v1",
+            Self::Lease => b"plimsoll lease v1",
+            Self::Manifest => b"plimsoll manifest v1",
         }
     }
 

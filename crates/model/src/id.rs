@@ -98,6 +98,18 @@ name!(
     ZoneId, "zone id", "1 to 63 of a-z 0-9 . _ - starting with a letter or digit", plain
 );
 name!(
+    /// A piece of software that a vendor releases: what a slot holds versions of.
+    ProductId, "product id", "1 to 63 of a-z 0-9 . _ - starting with a letter or digit", plain
+);
+name!(
+    /// What an image is built for. A device's own never changes.
+    HardwareId, "hardware id", "1 to 63 of a-z 0-9 . _ - starting with a letter or digit", plain
+);
+name!(
+    /// One release on its way to one cohort.
+    RolloutId, "rollout id", "1 to 63 of a-z 0-9 . _ - starting with a letter or digit", plain
+);
+name!(
     /// What is measured, within a device: `cpu/0/user`.
     SeriesName, "series name", "1 to 128 of A-Z a-z 0-9 - : . / _ starting with a letter or digit (RFC 8428 §4.5.1)",
     senml_name

@@ -14,12 +14,19 @@ pub mod bus;
 pub mod cbor;
 pub mod envelope;
 pub mod id;
+pub mod lease;
+pub mod manifest;
 pub mod reading;
+pub mod release;
 pub mod senml;
 #[cfg(test)]
 mod tree;
 pub mod uplink;
 
 pub use envelope::{Counter, Header, Heard, Kind, Prior, WallClock};
-pub use id::{DeviceId, Digest, GatewayId, KeyId, Nonce, SeriesName, Unit, ZoneId};
+pub use id::{
+    DeviceId, Digest, GatewayId, HardwareId, KeyId, Nonce, ProductId, RolloutId, SeriesName, Unit,
+    ZoneId,
+};
 pub use reading::{Reading, Timestamp, Value};
+pub use release::{Release, SecurityVersion, Version};

@@ -121,7 +121,9 @@ fn admit(
     let payload = match header.kind {
         Kind::Readings => senml::decode(payload).map(Payload::Readings),
         Kind::LossNotice => decode_loss(payload).map(Payload::Lost),
-        Kind::UplinkBatch => return Err(QuarantineReason::Malformed),
+        Kind::UplinkBatch | Kind::Lease | Kind::Manifest => {
+            return Err(QuarantineReason::Malformed);
+        }
     };
     let payload = payload.map_err(|_| QuarantineReason::Malformed)?;
     let device = &tag.device;

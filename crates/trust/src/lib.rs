@@ -17,6 +17,7 @@ pub mod taken;
 #[expect(dead_code, reason = "the tests of `model` use all of it")]
 #[path = "../../model/src/tree.rs"]
 mod tree;
+pub mod tuf;
 pub mod window;
 
 use model::Digest;
