@@ -18,7 +18,7 @@ const TIERS: [(&str, &[&str]); 7] = [
     ("words", &["model", "api"]),
     ("pure cores", &["trust", "policy"]),
     ("disk", &["disk"]),
-    ("engines", &["keys", "bus", "store"]),
+    ("engines", &["keys", "bus", "evidence", "store"]),
     ("stations", &["agent", "gateway", "control"]),
     ("edges", &["cli", "sim"]),
     ("tools", &["bench", "fuzz", "xtask"]),
