@@ -11,13 +11,16 @@ extern crate alloc;
 extern crate std;
 
 pub mod cose;
+pub mod lease;
 pub mod mac;
+pub mod manifest;
 pub mod taken;
 #[cfg(test)]
 #[expect(dead_code, reason = "the tests of `model` use all of it")]
 #[path = "../../model/src/tree.rs"]
 mod tree;
 pub mod tuf;
+pub mod uptane;
 pub mod window;
 
 use model::Digest;
