@@ -114,28 +114,21 @@ impl Writer {
         payload: Vec<u8>,
     ) -> Result<oneshot::Receiver<Result<Offset, LogError>>, LogError> {
         let desk = &*self.0.desk;
-        let len = payload.len() as u64;
-        if len > u64::from(desk.record_bytes_max) {
-            return Err(LogError::TooLarge { len, len_max: desk.record_bytes_max.into() });
-        }
-        let needs = RECORD_HEAD_LEN + len;
         let mut state = desk.state();
-        desk.open(&state)?;
-        let taken = state.log_bytes + state.queue_bytes;
-        if taken + HEADER_LEN + needs > desk.bytes_max {
-            return Err(LogError::Full { needs, bytes: taken, bytes_max: desk.bytes_max });
-        }
-        let queued = state.queue.len();
-        let too_many_bytes = queued > 0 && state.queue_bytes + needs > QUEUE_BYTES_MAX;
-        if queued >= desk.queue_max || too_many_bytes {
-            return Err(LogError::QueueFull { queued, bytes: state.queue_bytes });
-        }
+        let needs = desk.room_for(&state, payload.len())?;
         let (answer, answered) = oneshot::channel();
         state.queue.push_back((payload, answer));
         state.queue_bytes += needs;
         drop(state);
         desk.wake.notify_one();
         Ok(answered)
+    }
+
+    /// Whether a record of so many bytes would be queued now, and why not. For who writes to several logs or to none: what
+    /// others queue in between may still take the room.
+    pub fn room_for(&self, payload_len: usize) -> Result<(), LogError> {
+        let desk = &*self.0.desk;
+        desk.room_for(&desk.state(), payload_len).map(drop)
     }
 
     pub fn reader(&self) -> LogReader {
@@ -186,6 +179,26 @@ impl Drop for Handle {
 impl Desk {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds the queue")
+    }
+
+    /// What a record of so many bytes needs in the log, if it can be queued.
+    fn room_for(&self, state: &State, payload_len: usize) -> Result<u64, LogError> {
+        let len = payload_len as u64;
+        if len > u64::from(self.record_bytes_max) {
+            return Err(LogError::TooLarge { len, len_max: self.record_bytes_max.into() });
+        }
+        self.open(state)?;
+        let needs = RECORD_HEAD_LEN + len;
+        let taken = state.log_bytes + state.queue_bytes;
+        if taken + HEADER_LEN + needs > self.bytes_max {
+            return Err(LogError::Full { needs, bytes: taken, bytes_max: self.bytes_max });
+        }
+        let queued = state.queue.len();
+        let too_many_bytes = queued > 0 && state.queue_bytes + needs > QUEUE_BYTES_MAX;
+        if queued >= self.queue_max || too_many_bytes {
+            return Err(LogError::QueueFull { queued, bytes: state.queue_bytes });
+        }
+        Ok(needs)
     }
 
     fn open(&self, state: &State) -> Result<(), LogError> {

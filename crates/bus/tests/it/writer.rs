@@ -205,9 +205,15 @@ fn a_full_queue_refuses_at_once_and_takes_again() {
     let (writer, gate, _) = slow(ROOMY, 3);
     let first = writer.submit(payload(0)).unwrap();
     gate.wait_for_a_sync();
-    let waiting: Vec<_> = (1..4).map(|n| writer.submit(payload(n)).unwrap()).collect();
+    let waiting: Vec<_> = (1..4)
+        .map(|n| {
+            writer.room_for(payload(n).len()).expect("to ask takes no room");
+            writer.submit(payload(n)).unwrap()
+        })
+        .collect();
     let refused = writer.submit(payload(4)).unwrap_err();
     assert!(matches!(refused, LogError::QueueFull { queued: 3, .. }));
+    assert_eq!(writer.room_for(payload(4).len()).unwrap_err().to_string(), refused.to_string());
     assert!(refused.is_for_want_of_room());
     assert!(matches!(block(writer.append(payload(4))), Err(LogError::QueueFull { .. })));
     gate.set_closed(false);
