@@ -5,12 +5,14 @@
 //! Never: does IO; knows how an answer is made.
 
 pub mod bundle;
+pub mod csv;
 pub mod fleet;
 pub mod path;
 pub mod problem;
 pub mod query;
 
 pub use bundle::{Bundle, BundleDevice, BundleKey, Standing};
+pub use csv::LineEnd;
 pub use fleet::{Changed, Fleet, FleetDevice, FleetKey, Ownership, Purpose, Role};
 pub use problem::Problem;
 pub use query::{Answer, Ask, Cell, Column, Query, QueryError};

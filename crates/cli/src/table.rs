@@ -1,7 +1,8 @@
 //! Answers as people and programs read them.
 
 use anyhow::Result;
-use api::{Answer, Cell};
+use api::csv::shown;
+use api::{Answer, Cell, LineEnd};
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table, TableComponent};
 use std::io::Write;
@@ -10,7 +11,7 @@ use std::io::Write;
 pub enum Format {
     /// A table for people.
     Table,
-    /// RFC 4180, with a header line.
+    /// RFC 4180 with a header line. Lines end in LF, for pipes; those of the API end in CRLF.
     Csv,
     /// An array of objects, one per row.
     Json,
@@ -19,7 +20,7 @@ pub enum Format {
 pub fn print(answer: &Answer, format: Format, out: &mut impl Write) -> Result<()> {
     match format {
         Format::Table => table(answer, out),
-        Format::Csv => csv(answer, out),
+        Format::Csv => Ok(out.write_all(answer.to_csv(LineEnd::Lf).as_bytes())?),
         Format::Json => json(answer, out),
     }
 }
@@ -29,7 +30,7 @@ fn table(answer: &Answer, out: &mut impl Write) -> Result<()> {
     table.load_preset(NOTHING).set_style(TableComponent::HeaderLines, '─');
     table.set_header(answer.columns.iter().map(|column| &column.name));
     for row in &answer.rows {
-        table.add_row(row.iter().map(plain));
+        table.add_row(row.iter().map(shown));
     }
     for (i, column) in table.column_iter_mut().enumerate() {
         if answer.rows.iter().any(|row| row[i].is_number()) {
@@ -45,25 +46,6 @@ fn table(answer: &Answer, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-fn csv(answer: &Answer, out: &mut impl Write) -> Result<()> {
-    let line =
-        |cells: Vec<String>| cells.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(",");
-    writeln!(out, "{}", line(answer.columns.iter().map(|column| column.name.clone()).collect()))?;
-    for row in &answer.rows {
-        writeln!(out, "{}", line(row.iter().map(plain).collect()))?;
-    }
-    Ok(())
-}
-
-/// RFC 4180 §2: a field with a comma, a quote or a line break stands in quotes.
-fn quoted(cell: &str) -> String {
-    if cell.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", cell.replace('"', "\"\""))
-    } else {
-        cell.to_owned()
-    }
-}
-
 fn json(answer: &Answer, out: &mut impl Write) -> Result<()> {
     let object = |row: &Vec<Cell>| -> serde_json::Map<String, Cell> {
         answer.columns.iter().map(|column| column.name.clone()).zip(row.iter().cloned()).collect()
@@ -72,14 +54,6 @@ fn json(answer: &Answer, out: &mut impl Write) -> Result<()> {
     serde_json::to_writer_pretty(&mut *out, &rows)?;
     writeln!(out)?;
     Ok(())
-}
-
-fn plain(cell: &Cell) -> String {
-    match cell {
-        Cell::Null => String::new(),
-        Cell::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }
 
 #[cfg(test)]
@@ -105,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn csv_quotes_what_a_reader_would_split() {
+    fn csv_is_for_pipes_and_ends_its_lines_as_they_do() {
         assert_eq!(printed(Format::Csv), "device,value\n\"a,\"\"b\"\"\",1.5\n,2\n");
     }
 
