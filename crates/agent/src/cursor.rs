@@ -11,7 +11,7 @@
 
 use crate::position::{POSITION_BYTES, Position};
 use disk::Disk;
-use model::{Counter, KeyId, Prior};
+use model::{Counter, KeyId, Prior, hex};
 use std::io;
 use std::path::Path;
 
@@ -46,9 +46,7 @@ impl Cursor {
             Some(Prior { key, counter: c }) => format!("{key}/{}/{}", c.epoch, c.sequence),
             None => "-".to_owned(),
         };
-        let position = self.next.map_or("-".to_owned(), |p| {
-            p.encode().iter().map(|byte| format!("{byte:02x}")).collect()
-        });
+        let position = self.next.map_or("-".to_owned(), |p| hex::encode(&p.encode()));
         let (done, newest) = (counter(&self.done), counter(&self.newest));
         let text = format!("plimsoll-cursor 1 {} {done} {newest} {position} ", self.below);
         let crc = crc32c::crc32c(text.as_bytes());
@@ -83,13 +81,8 @@ fn parse_position(word: &str) -> Option<Option<Position>> {
     if word == "-" {
         return Some(None);
     }
-    if word.len() != 2 * POSITION_BYTES || !word.is_ascii() {
-        return None;
-    }
     let mut bytes = [0; POSITION_BYTES];
-    for (i, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&word[2 * i..2 * i + 2], 16).ok()?;
-    }
+    hex::decode_into(word, &mut bytes)?;
     Some(Some(Position::decode(&bytes)))
 }
 

@@ -459,7 +459,7 @@ fn shown(text: &str) -> String {
 fn hex(number: &[u8]) -> String {
     // A leading zero only says that the number is positive.
     let digits = number.strip_prefix(&[0]).unwrap_or(number);
-    digits.iter().map(|byte| format!("{byte:02x}")).collect()
+    model::hex::encode(digits)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Names and digests. Each is a type of its own, so that a zone cannot be passed where a device is meant.
 
+use crate::hex;
 use alloc::string::String;
 use core::fmt;
 
@@ -132,16 +133,9 @@ macro_rules! bytes32 {
             }
 
             pub fn from_hex(text: &str) -> Option<Self> {
-                let text = text.as_bytes();
-                if text.len() != 2 * $len {
-                    return None;
-                }
-                let nibble = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
-                let mut out = [0; $len];
-                for (i, byte) in out.iter_mut().enumerate() {
-                    *byte = nibble(text[2 * i])? << 4 | nibble(text[2 * i + 1])?;
-                }
-                Some(Self(out))
+                let mut bytes = [0; $len];
+                hex::decode_into(text, &mut bytes)?;
+                Some(Self(bytes))
             }
         }
 
@@ -154,7 +148,7 @@ macro_rules! bytes32 {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+                hex::write(f, &self.0)
             }
         }
 

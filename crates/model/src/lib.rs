@@ -13,6 +13,7 @@ extern crate std;
 pub mod bus;
 pub mod cbor;
 pub mod envelope;
+pub mod hex;
 pub mod id;
 pub mod lease;
 pub mod manifest;

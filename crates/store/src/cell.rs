@@ -10,6 +10,7 @@ use arrow::datatypes::{
 };
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use model::hex;
 
 /// The cells of one column.
 pub(crate) fn cells(array: &ArrayRef) -> Result<Vec<Cell>, ArrowError> {
@@ -39,10 +40,10 @@ pub(crate) fn cells(array: &ArrayRef) -> Result<Vec<Cell>, ArrowError> {
         Utf8View => each(&|i| array.as_string_view().value(i).into()),
         Utf8 => each(&|i| array.as_string::<i32>().value(i).into()),
         LargeUtf8 => each(&|i| array.as_string::<i64>().value(i).into()),
-        Binary => each(&|i| hex(array.as_binary::<i32>().value(i))),
-        LargeBinary => each(&|i| hex(array.as_binary::<i64>().value(i))),
-        BinaryView => each(&|i| hex(array.as_binary_view().value(i))),
-        FixedSizeBinary(_) => each(&|i| hex(array.as_fixed_size_binary().value(i))),
+        Binary => each(&|i| hex::encode(array.as_binary::<i32>().value(i)).into()),
+        LargeBinary => each(&|i| hex::encode(array.as_binary::<i64>().value(i)).into()),
+        BinaryView => each(&|i| hex::encode(array.as_binary_view().value(i)).into()),
+        FixedSizeBinary(_) => each(&|i| hex::encode(array.as_fixed_size_binary().value(i)).into()),
         Timestamp(unit, _) => times(array, unit),
         // What a signed and an unsigned number come to. With a fraction it is text, lest a digit be lost.
         Decimal128(_, 0) => each(&|i| {
@@ -72,13 +73,6 @@ fn float(value: f64) -> Cell {
         // `NaN`, `inf` or `-inf`.
         None => value.to_string().into(),
     }
-}
-
-fn hex(bytes: &[u8]) -> Cell {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(bytes.len() * 2);
-    bytes.iter().for_each(|byte| write!(text, "{byte:02x}").expect("a String takes all"));
-    text.into()
 }
 
 fn times(array: &ArrayRef, unit: &TimeUnit) -> Vec<Cell> {
