@@ -18,7 +18,7 @@ pub enum LogError {
     #[error("too many records wait for the disk: {queued} records of {bytes} bytes together")]
     QueueFull { queued: usize, bytes: u64 },
 
-    /// Nothing of the group is in the log, and the log goes on.
+    /// Nothing of the group is in the log, and the log goes on; or there was no space to make a log, and there is none.
     #[error("no space left to write `{}`; the log is as it was before", path.display())]
     DiskFull { path: PathBuf, source: Arc<io::Error> },
 
@@ -62,12 +62,16 @@ impl LogError {
         matches!(self, Self::Full { .. } | Self::QueueFull { .. } | Self::DiskFull { .. })
     }
 
+    /// As [`LogError::io`], for what makes a log or its newest segment when it is opened: without space there is none, or it
+    /// is as it was, and it may be opened again.
+    pub(crate) fn io_or_full(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |e| match disk::is_full(&e) {
+            true => Self::DiskFull { path: path.to_owned(), source: Arc::new(e) },
+            false => Self::io(attempt, path)(e),
+        }
+    }
+
     pub(crate) fn io(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { attempt, path: path.to_owned(), source: Arc::new(source) }
     }
-}
-
-/// Whether the disk says that it has no space, rather than that it is broken.
-pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -9,11 +9,10 @@
 //! | a write, for want of space | the newest segment is cut back to what was durable, and synced; nothing of the group is in the log; it goes on |
 //! | any other write, any sync, or that cutting back | the log is poisoned: every later call fails, nothing is retried; open it again |
 
-use crate::error::is_full;
 use crate::reader::{Index, LogReader, Segment, Shared};
 use crate::segment::{self, Cursor, HEADER_LEN, Header, HeaderRead, RECORD_HEAD_LEN, Stop};
 use crate::{LogError, Offset};
-use disk::{File, SharedDisk};
+use disk::{File, SharedDisk, is_full};
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
@@ -49,9 +48,10 @@ pub struct Log {
 
 impl Log {
     /// Opens or creates. Cuts a torn tail; refuses damage to what was durable. Everything that the opened log holds is
-    /// durable: a killed process may have left whole records that were never synced.
+    /// durable: a killed process may have left whole records that were never synced. Without space for a new log, or for a
+    /// segment whose creation was cut, it is [`LogError::DiskFull`].
     pub fn open(disk: SharedDisk, dir: &Path, config: LogConfig) -> Result<Self, LogError> {
-        disk.create_dir_all(dir).map_err(LogError::io("create", dir))?;
+        disk.create_dir_all(dir).map_err(LogError::io_or_full("create", dir))?;
         let names = disk.list(dir).map_err(LogError::io("list", dir))?;
         // Other names are none of ours: left alone.
         let mut firsts: Vec<Offset> =
@@ -66,8 +66,8 @@ impl Log {
                 before_bytes: 0,
             };
             let path = segment::path(dir, Offset(0));
-            let mut file = disk.create(&path).map_err(LogError::io("create", &path))?;
-            file.append(&header.encode()).map_err(LogError::io("write", &path))?;
+            let mut file = disk.create(&path).map_err(LogError::io_or_full("create", &path))?;
+            file.append(&header.encode()).map_err(LogError::io_or_full("write", &path))?;
             file.sync().map_err(LogError::io("sync", &path))?;
             disk.sync_dir(dir).map_err(LogError::io("sync", dir))?;
             let segments = VecDeque::from([Segment::new(dir, &header, HEADER_LEN)]);
@@ -469,7 +469,7 @@ fn recreate_newest(
     let header = Header { salt: salt(dir)?, first, before_first, before_bytes };
     let mut file = disk.open(&path).map_err(LogError::io("open", &path))?;
     file.truncate(0).map_err(LogError::io("cut", &path))?;
-    file.append(&header.encode()).map_err(LogError::io("write", &path))?;
+    file.append(&header.encode()).map_err(LogError::io_or_full("write", &path))?;
     file.sync().map_err(LogError::io("sync", &path))?;
     segments.push_back(Segment::new(dir, &header, HEADER_LEN));
     Ok(Newest { file, end: first, torn_bytes: 0 })

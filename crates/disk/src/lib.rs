@@ -73,7 +73,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// written: a `sync` would have nothing to do and succeed. Written again they become durable, or the sync fails again.
     fn write_again(&self, path: &Path, from: u64) -> io::Result<()>;
 
-    /// Creates a directory and its parents, durably, readable by their owner only (0700).
+    /// Creates a directory and its parents, durably, readable by their owner only (0700). An error that [`is_full`] comes of
+    /// the creating, never of the syncing.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
 
     /// Makes creations, renames and removals in `dir` durable.
@@ -96,6 +97,12 @@ pub trait File: Debug + Send {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
+}
+
+/// Whether an error says that there is no space, rather than that something is broken: what was attempted may be attempted
+/// again later. (After a failed sync it may not, whatever the error says: nobody knows then what is durable.)
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Puts `bytes` at `path` so that after a power cut either the old file or the new one is there, whole.

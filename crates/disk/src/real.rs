@@ -84,7 +84,7 @@ impl Disk for RealDisk {
             // make it.
             return match self.sync_dir(parent(dir)) {
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-                synced => synced,
+                synced => synced.map_err(unknown),
             };
         }
         self.create_dir_all(parent(dir))?;
@@ -93,12 +93,17 @@ impl Disk for RealDisk {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
             Err(e) => return Err(e),
         }
-        self.sync_dir(parent(dir))
+        self.sync_dir(parent(dir)).map_err(unknown)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         fs::File::open(dir)?.sync_all()
     }
+}
+
+/// That making a directory found no space says that there is none; that syncing it did says nothing of what is durable.
+fn unknown(failed_sync: io::Error) -> io::Error {
+    io::Error::other(failed_sync)
 }
 
 /// A directory that this process has for itself. Given back when it is dropped, or the process ends.

@@ -130,6 +130,11 @@ impl SimDisk {
         self.state().capacity = bytes;
     }
 
+    /// Bytes that all files together have.
+    pub fn used(&self) -> u64 {
+        self.state().used()
+    }
+
     /// How many changing operations there were since `set_cut`: the number of points at which to cut.
     pub fn operations(&self) -> u64 {
         self.state().operations

@@ -1,6 +1,6 @@
 //! A disk without space: the group is refused, the log is as it was, and goes on when there is space again.
 
-use crate::{SMALL, expect, fill, open, payload, read_all, segments};
+use crate::{SMALL, expect, fill, open, payload, read_all, segments, try_open};
 use bus::{LogError, Offset};
 use disk::{Disk, SimDisk};
 
@@ -68,4 +68,27 @@ fn a_full_disk_that_cannot_be_cut_back_poisons() {
     let mut log = open(&disk);
     fill(&mut log, 2..5);
     assert_eq!(read_all(&log.reader()).unwrap(), expect(0..5));
+}
+
+#[test]
+fn without_space_for_a_new_log_there_is_none_and_later_there_is_one() {
+    let mut refused = 0;
+    for room in 0..100 {
+        let disk = SimDisk::new(1);
+        disk.set_capacity(room);
+        match try_open(&disk, SMALL) {
+            Ok(_) => {}
+            Err(e @ LogError::DiskFull { .. }) => {
+                assert!(e.is_for_want_of_room());
+                refused += 1;
+            }
+            Err(e) => panic!("{room}: {e}"),
+        }
+        disk.set_capacity(u64::MAX);
+        fill(&mut open(&disk), 0..3);
+        disk.cut_now();
+        disk.reboot();
+        assert_eq!(read_all(&open(&disk).reader()).unwrap(), expect(0..3), "{room}");
+    }
+    assert_eq!(refused, 44, "as many bytes as a header has");
 }
