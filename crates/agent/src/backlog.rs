@@ -21,7 +21,7 @@
 //!
 //! A notice among the dropped is stated again by the new one, with its ranges joined to theirs. If dropping makes no
 //! room, the newest is dropped. A full *disk* drops the newest under every policy; the log stays as it was, and it is
-//! tried again each second. What was dropped and not stated when the power goes is not stated later: its counters were
+//! tried again each second, thinning each minute. What was dropped and not stated when the power goes is not stated later: its counters were
 //! in nothing durable, and the next epoch's `prior` ends its epoch before them.
 //!
 //! **Unreadable.** A damaged record is stepped over, and stated as lost if its neighbours tell its counter. A log that
@@ -624,7 +624,11 @@ impl Backlog {
     fn thin(&mut self, sealer: &mut Sealer, n: u8, stamp: &Stamp) -> Result<(), BacklogError> {
         self.commit(stamp)?;
         let slot = self.slots.free()?;
-        let mut copy = Log::open(self.disk.clone(), &slot.path, *self.log.config())?;
+        let mut copy = match Log::open(self.disk.clone(), &slot.path, *self.log.config()) {
+            Ok(copy) => copy,
+            Err(e) if e.is_for_want_of_room() => return self.no_room_to_thin(&e),
+            Err(e) => return Err(e.into()),
+        };
         let mut losses = self.unstated.clone();
         let (mut ordinal, mut dropped) = (0u64, 0u64);
         let mut waiting = 0;
@@ -653,8 +657,8 @@ impl Backlog {
         match copied {
             Ok(()) => {}
             Err(BacklogError::Log(e)) if e.is_for_want_of_room() => {
-                tracing::warn!(error = %e, "no room to thin the backlog: dropping the newest");
-                return Ok(());
+                drop(copy);
+                return self.no_room_to_thin(&e);
             }
             Err(e) => return Err(e),
         }
@@ -666,7 +670,14 @@ impl Backlog {
         Ok(())
     }
 
-    /// Puts notices of `losses` behind the survivors in `copy` and makes it the log.
+    /// The newest is dropped then. What was copied gives its room back.
+    fn no_room_to_thin(&self, error: &LogError) -> Result<(), BacklogError> {
+        tracing::warn!(%error, "no room to thin the backlog: dropping the newest");
+        self.slots.wipe_others()
+    }
+
+    /// Puts notices of `losses` behind the survivors in `copy` and makes it the log. False: there was no room, and the
+    /// log is as it was.
     fn switch(
         &mut self,
         sealer: &mut Sealer,
@@ -681,26 +692,27 @@ impl Backlog {
         let before = std::mem::replace(&mut self.log, copy);
         let unstated = std::mem::take(&mut self.unstated);
         let stated = self.state(sealer, losses, Stating::Losses, stamp)?;
-        let committed = if stated { self.log.commit().map(|_| true) } else { Ok(false) };
-        match committed {
-            Ok(true) => {}
-            Err(e) if !e.is_for_want_of_room() => return Err(e.into()),
+        let is_whole = stated
+            && match self.log.commit() {
+                Ok(_) => true,
+                Err(e) if e.is_for_want_of_room() => false,
+                Err(e) => return Err(e.into()),
+            };
+        if !is_whole || !self.slots.switch(slot)? {
             // The copy comes to nothing. Its notices took counters: these are lost, what they state is not.
-            Ok(false) | Err(_) => {
-                self.log = before;
-                self.next -= self.uncommitted.drain(..).len() as u64;
-                self.unstated = unstated;
-                own.into_iter().for_each(|prior| self.unstated.add_prior(prior));
-                for sequence in from.sequence..sealer.peek().sequence {
-                    let counter = Counter { sequence, ..from };
-                    self.unstated.add(sealer.key(), counter, LossCause::BacklogFull);
-                }
-                self.full_until_ms = stamp.uptime_ms + SECOND_MS;
-                self.wait_to_state(stamp);
-                return Ok(false);
+            self.log = before;
+            self.next -= self.uncommitted.drain(..).len() as u64;
+            self.unstated = unstated;
+            own.into_iter().for_each(|prior| self.unstated.add_prior(prior));
+            for sequence in from.sequence..sealer.peek().sequence {
+                let counter = Counter { sequence, ..from };
+                self.unstated.add(sealer.key(), counter, LossCause::BacklogFull);
             }
+            self.full_until_ms = stamp.uptime_ms + SECOND_MS;
+            self.wait_to_state(stamp);
+            self.slots.wipe_others()?;
+            return Ok(false);
         }
-        self.slots.switch(slot)?;
         let mut shelf = self.outbox.shelf();
         shelf.reader = self.log.reader();
         shelf.dropped.clear();

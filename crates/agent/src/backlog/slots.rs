@@ -29,24 +29,18 @@ impl Slots {
     pub fn open(disk: SharedDisk, dir: &Path) -> Result<Self, BacklogError> {
         disk.create_dir_all(dir).map_err(failed("create", dir))?;
         let mut slots = Self { disk, dir: dir.to_owned(), current: 0, unreadable: None };
-        let file = slots.file();
-        match slots.disk.read(&file, FILE_BYTES_MAX) {
-            Ok(bytes) => match parse(&bytes) {
-                Some((current, unreadable)) => {
-                    (slots.current, slots.unreadable) = (current, unreadable);
-                }
-                None => {
-                    slots.current = slots.newest()?;
-                    tracing::warn!(
-                        file = %file.display(), slot = slots.current,
-                        "which slot holds the backlog does not read: taking the one with the newest record"
-                    );
-                    slots.write()?;
-                }
-            },
-            // It is first written when a slot is left; until then there is only the first one.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(failed("read", &file)(e)),
+        match slots.read()? {
+            Some((current, unreadable)) => {
+                (slots.current, slots.unreadable) = (current, unreadable)
+            }
+            None => {
+                slots.current = slots.newest()?;
+                tracing::warn!(
+                    file = %slots.file().display(), slot = slots.current,
+                    "which slot holds the backlog does not read: taking the one with the newest record"
+                );
+                slots.write()?;
+            }
         }
         // What was read may be what a killed process renamed and never synced: it must hold before the others are wiped.
         slots.disk.sync_dir(dir).map_err(failed("sync", dir))?;
@@ -68,10 +62,22 @@ impl Slots {
         Ok(Free { number, path })
     }
 
-    /// From now on the log is in that slot: durable when this returns.
-    pub fn switch(&mut self, free: Free) -> Result<(), BacklogError> {
+    /// From now on the log is in that slot: durable when this returns. False: the disk had no room to write that down,
+    /// and the log is where it was.
+    pub fn switch(&mut self, free: Free) -> Result<bool, BacklogError> {
+        let before = (self.current, self.unreadable);
         self.current = free.number;
-        self.write()
+        match self.write() {
+            Ok(()) => Ok(true),
+            // Had it come as far as the new name, the next start would believe that.
+            Err(BacklogError::Io { source, .. })
+                if disk::is_full(&source) && self.read()? == Some(before) =>
+            {
+                self.current = before.0;
+                Ok(false)
+            }
+            Err(e) => Err(e),
+        }
     }
 
     /// Keeps the current slot for people to look at, and goes on in an empty one.
@@ -99,6 +105,17 @@ impl Slots {
 
     fn slot(&self, number: u8) -> PathBuf {
         self.dir.join(number.to_string())
+    }
+
+    /// Which slot is current and which one is set aside, as it is written; `None`: it does not read.
+    fn read(&self) -> Result<Option<(u8, Option<u8>)>, BacklogError> {
+        let file = self.file();
+        match self.disk.read(&file, FILE_BYTES_MAX) {
+            Ok(bytes) => Ok(parse(&bytes)),
+            // It is first written when a slot is left; until then there is only the first one.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Some((0, None))),
+            Err(e) => Err(failed("read", &file)(e)),
+        }
     }
 
     fn write(&self) -> Result<(), BacklogError> {

@@ -515,6 +515,52 @@ fn a_full_disk_drops_the_newest_says_so_and_goes_on_when_there_is_room() {
     }
 }
 
+/// The backlog at its limit and the disk full at once, with every amount of room around where thinning begins to work:
+/// it finds none for the copy, for its records, for the notices, or for the name of the slot.
+#[test]
+fn a_full_disk_under_a_full_backlog_drops_the_newest_and_thins_when_there_is_room() {
+    const FULL: Full = Full::EveryNth(2);
+    let thinned = |room: u64| -> bool {
+        let (disk, mut life) = filled(FULL, 12, 30 * KIB);
+        assert_eq!(life.backlog.counts().thinned, 0);
+        let (bytes, limit) = life.backlog.fill();
+        assert!(bytes + 33 * KIB as u64 > limit, "the next one does not fit: {bytes} of {limit}");
+        disk.set_capacity(disk.used() + room);
+        for row in 12..20 {
+            life.push(row, 30 * KIB).unwrap_or_else(|e| panic!("{room} bytes: {e:?}"));
+            life.tick().unwrap_or_else(|e| panic!("{room} bytes: {e:?}"));
+        }
+        let thinned = life.backlog.counts().thinned > 0;
+        if !thinned {
+            assert_eq!(rows_waiting(&life), Vec::from_iter(0..12), "{room} bytes");
+            assert!(disk.used() <= bytes_below(&disk) + KIB as u64, "the copy gave its room back");
+        }
+        disk.set_capacity(u64::MAX);
+        life.now += 61_000;
+        for row in 20..24 {
+            life.push(row, 30 * KIB).unwrap();
+            life.tick().unwrap();
+        }
+        assert!(life.backlog.counts().thinned > 0, "{room} bytes");
+        check_lost_rows(&life, 24);
+        let known = life.known;
+        disk.restart();
+        check_lost_rows(&Life::begin(&disk, FULL, known).unwrap(), 24);
+        thinned
+    };
+    let (mut too_little, mut enough) = (0, 1 << 20);
+    assert!(!thinned(too_little) && thinned(enough));
+    while enough - too_little > 1 {
+        let between = (too_little + enough) / 2;
+        if thinned(between) { enough = between } else { too_little = between }
+    }
+    // From no room for the name alone down to none for the notices and the last records.
+    for room in (enough.saturating_sub(100)..enough).chain((0..enough).step_by(5_000)).chain(0..50)
+    {
+        assert!(!thinned(room), "{room} of {enough} bytes");
+    }
+}
+
 /// As `check`, where sealed envelopes may have been lost too: then their rows are known by counter only.
 fn check_lost_rows(life: &Life, rows: usize) {
     let envelopes = waiting(&life.backlog);
