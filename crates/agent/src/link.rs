@@ -10,7 +10,7 @@
 //! After the last gateway of the list the first one is next. The link stays with a gateway that works: the order of the
 //! list says where to begin and where to go on, not where to return to.
 
-use crate::backlog::{BacklogError, Outbox};
+use crate::backlog::{BacklogError, Item, Outbox};
 use crate::driver::{Seen, Word};
 use crate::session::{Effect, Event, Offered, Session, Timer, Why};
 use rustls::ClientConfig;
@@ -278,21 +278,16 @@ impl Connection {
         let end = link.seen.borrow_and_update().end;
         while self.session.room() > 0 && self.next < end && self.too_long.is_none() {
             let batch = link.outbox.read(self.next, self.session.room(), READ_BYTES_MAX)?;
-            for item in batch.items {
-                let serial = item.serial;
-                let (offered, effects) = self.session.publish(serial, item.envelope);
-                self.effects.extend(effects);
-                if let Offered::TooLong { packet, max } = offered {
-                    // Another gateway may take it: it is not lost, and nothing goes before it.
-                    let why = format!(
-                        "it takes packets of {max} bytes, envelope {serial} needs {packet}"
-                    );
-                    self.too_long = Some(why);
+            match publish(&mut self.session, batch.items, &mut self.effects) {
+                // What lies behind the last one that is readable was dropped or is damaged: not to be offered.
+                Published::All => self.next = batch.next.max(self.next + 1),
+                Published::Below(serial) => {
+                    self.next = serial;
                     return Ok(());
                 }
+                // Another gateway may take it: it is not lost, and nothing goes before it.
+                Published::TooLong { why } => self.too_long = Some(why),
             }
-            // What lies behind the last one that is readable was dropped or is damaged: not to be offered.
-            self.next = batch.next.max(self.next + 1);
         }
         Ok(())
     }
@@ -362,9 +357,57 @@ impl Connection {
     }
 }
 
+/// How far a portion of the backlog went out.
+#[derive(Debug, PartialEq, Eq)]
+enum Published {
+    All,
+    /// This one and what follows is to be offered again: an acknowledgement of a later one would count for it too.
+    Below(u64),
+    TooLong {
+        why: String,
+    },
+}
+
+fn publish(session: &mut Session, items: Vec<Item>, effects: &mut Vec<Effect>) -> Published {
+    for Item { serial, envelope } in items {
+        let (offered, more) = session.publish(serial, envelope);
+        effects.extend(more);
+        match offered {
+            Offered::Sent => {}
+            Offered::Full => return Published::Below(serial),
+            Offered::TooLong { packet, max } => {
+                let why =
+                    format!("it takes packets of {max} bytes, envelope {serial} needs {packet}");
+                return Published::TooLong { why };
+            }
+        }
+    }
+    Published::All
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_envelope_for_which_there_was_no_place_in_flight_is_offered_again() {
+        let mut session = Session::new("pump-7").0;
+        // CONNACK: accepted, Receive Maximum 2.
+        session.on(Event::Bytes(&[0x20, 6, 0, 0, 3, 0x21, 0, 2]));
+        let items = |serials: &[u64]| -> Vec<Item> {
+            serials.iter().map(|s| Item { serial: *s, envelope: vec![1; 9] }).collect()
+        };
+        let mut effects = Vec::new();
+        let published = publish(&mut session, items(&[5, 7, 8, 9]), &mut effects);
+        assert_eq!(published, Published::Below(8));
+        let is_sent = |effect: &&Effect| matches!(effect, Effect::Send(_));
+        assert_eq!(effects.iter().filter(is_sent).count(), 2);
+        // PUBACK of the first.
+        effects = session.on(Event::Bytes(&[0x40, 3, 0, 1, 0]));
+        assert!(effects.contains(&Effect::Done { serial: 5 }), "{effects:?}");
+        assert_eq!(publish(&mut session, items(&[8]), &mut effects), Published::All);
+        assert_eq!(publish(&mut session, items(&[9]), &mut effects), Published::Below(9));
+    }
 
     #[test]
     fn a_gateway_is_written_as_name_and_place() {
