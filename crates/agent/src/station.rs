@@ -2,7 +2,7 @@
 
 use crate::backlog::{Backlog, BacklogConfig, BacklogError, Outbox};
 use crate::clock::{Clock, SystemClock};
-use crate::counter::{CounterError, Counters};
+use crate::counter::Counters;
 use crate::driver::{self, Device, SAMPLES_MAX, Seen, WORDS_MAX, Word};
 use crate::feed::Feed;
 use crate::link::{Link, Place};
@@ -14,7 +14,7 @@ use crate::status;
 use anyhow::{Context, Result, anyhow, bail};
 use disk::{DirLock, RealDisk, SharedDisk};
 use keys::UnixTime;
-use keys::est::Server;
+use keys::est::{Est, Server};
 use keys::identity::{self, Identity, IdentityError, Settings};
 use keys::tls::Alpn;
 use model::envelope::Algorithm;
@@ -80,7 +80,7 @@ pub async fn run(config: Config) -> Result<()> {
     };
     let disk: SharedDisk = Arc::new(RealDisk);
     let _lock = lock(&config.dir)?;
-    place_site_ca(&disk, &config)?;
+    identity::place_anchors(&disk, &config.dir, config.site_ca.as_deref())?;
     let est = Server::new(&config.est, identity::anchors(&disk, &config.dir)?);
     let mut identity = tokio::select! {
         identity = enrolled(&disk, &config, &est) => identity?,
@@ -156,23 +156,13 @@ pub fn rotate(dir: &Path) -> Result<&'static str> {
     }
 }
 
-fn place_site_ca(disk: &SharedDisk, config: &Config) -> Result<()> {
-    let own = config.dir.join("site-ca.pem");
-    let Some(given) = config.site_ca.as_ref().filter(|_| !own.exists()) else { return Ok(()) };
-    let bytes = disk
-        .read(given, keys::pem::FILE_BYTES_MAX)
-        .with_context(|| format!("cannot read the site's authorities in {}", given.display()))?;
-    disk::replace(disk.as_ref(), &own, &bytes)
-        .with_context(|| format!("cannot write {}", own.display()))
-}
-
 /// The wall clock, for certificates' times; `keys` keeps it from running below what certificates prove.
 fn now() -> UnixTime {
     UnixTime::since_unix_epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 /// Asks until the site gives an identity. A device that has one asks nobody.
-async fn enrolled(disk: &SharedDisk, config: &Config, est: &Server) -> Result<Identity> {
+async fn enrolled(disk: &SharedDisk, config: &Config, est: &impl Est) -> Result<Identity> {
     let settings = Settings {
         dir: config.dir.clone(),
         station: identity::Station::Device,
@@ -236,10 +226,10 @@ async fn begin_epoch(
     disk: &SharedDisk,
     config: &Config,
     identity: &mut Identity,
-    est: &Server,
+    est: &impl Est,
     newest: Option<Prior>,
 ) -> Result<Counters> {
-    let key = identity.seal().key.public().id();
+    let key = seal_key(identity);
     let durable = newest.filter(|prior| prior.key == key).map(|prior| prior.counter);
     match Counters::begin(disk.as_ref(), &config.dir, key, durable) {
         Ok(counters) => Ok(counters),
@@ -247,7 +237,7 @@ async fn begin_epoch(
             tracing::error!(%error, "this sealing key is retired");
             let mut wait = ENROL_WAIT;
             loop {
-                match new_key(disk, config, identity, est).await {
+                match next_key(disk, config, identity, est, key).await {
                     Ok(counters) => return Ok(counters),
                     Err(error) => {
                         tracing::warn!(error = format!("{error:#}"), "no new sealing key yet");
@@ -261,30 +251,43 @@ async fn begin_epoch(
     }
 }
 
-async fn new_key(
+/// The sealing key that follows `old`, with its counter begun. A key is made only if none follows `old` yet: an earlier try
+/// may have come as far as the key, and failed at its counter.
+async fn next_key(
     disk: &SharedDisk,
     config: &Config,
     identity: &mut Identity,
-    est: &Server,
+    est: &impl Est,
+    old: KeyId,
 ) -> Result<Counters> {
-    let old: KeyId = identity.seal().key.public().id();
-    identity
-        .rotate_seal_key(est, config.seal_algorithm)
-        .await
-        .map_err(|error| anyhow!(chain(&error)))?;
-    let new = identity.seal().key.public().id();
-    Counters::create(disk.as_ref(), &config.dir, new)?;
-    let counters: Result<Counters, CounterError> =
-        Counters::begin(disk.as_ref(), &config.dir, new, None);
-    Counters::remove(disk.as_ref(), &config.dir, old)
-        .context("cannot remove the old key's counter")?;
-    Ok(counters?)
+    if seal_key(identity) == old {
+        let rotated = identity.rotate_seal_key(est, config.seal_algorithm).await;
+        rotated.map_err(|error| anyhow!(chain(&error)))?;
+    }
+    let (disk, dir, new) = (disk.as_ref(), &config.dir, seal_key(identity));
+    Counters::create(disk, dir, new)?;
+    let counters = Counters::begin(disk, dir, new, None)?;
+    if let Err(error) = Counters::remove(disk, dir, old) {
+        tracing::warn!(key = %old, %error, "the counter of a retired key was not removed");
+    }
+    Ok(counters)
+}
+
+/// Whether another key than the one that seals is to do so.
+fn wants_next_key(sealing: KeyId, identity: &Identity, now: UnixTime) -> bool {
+    seal_key(identity) != sealing || identity.seal_needs_rotation(now)
+}
+
+fn seal_key(identity: &Identity) -> KeyId {
+    identity.seal().key.public().id()
 }
 
 struct Station {
     disk: SharedDisk,
     config: Config,
     identity: Identity,
+    /// The key under which the device's thread seals. The identity's own may be ahead of it.
+    sealing: KeyId,
     est: Server,
     outbox: Outbox,
     words: mpsc::Sender<Word>,
@@ -312,6 +315,7 @@ impl Station {
         let (samples, samples_in) = mpsc::channel(SAMPLES_MAX);
         let (words, words_in) = mpsc::channel(WORDS_MAX);
         let (seen_out, seen) = watch::channel(Seen::default());
+        let sealing = counters.key();
         let sealer = Sealer::new(identity.seal().key.clone(), counters, backlog.newest());
         let device = Device {
             backlog,
@@ -346,6 +350,7 @@ impl Station {
             disk,
             config,
             identity,
+            sealing,
             est,
             outbox,
             words,
@@ -392,9 +397,9 @@ impl Station {
     async fn rotate_if_asked(&mut self) {
         let file = self.config.dir.join(ROTATE);
         if file.exists() {
-            let before = self.identity.seal().key.public().id();
+            let before = seal_key(&self.identity);
             self.rotate().await;
-            if self.identity.seal().key.public().id() != before {
+            if seal_key(&self.identity) != before {
                 let removed = self.disk.remove(&file);
                 if let Err(error) = removed {
                     tracing::warn!(file = %file.display(), %error, "cannot remove the request");
@@ -403,10 +408,11 @@ impl Station {
         }
     }
 
-    /// A failure costs nothing: the present key goes on, and it is tried again.
+    /// A failure costs nothing: the present key goes on, and [`Station::renew`] goes on from where this came.
     async fn rotate(&mut self) {
         tracing::info!("rotates the sealing key");
-        let made = new_key(&self.disk, &self.config, &mut self.identity, &self.est).await;
+        let Self { disk, config, identity, est, sealing, .. } = self;
+        let made = next_key(disk, config, identity, est, *sealing).await;
         let counters = match made {
             Ok(counters) => counters,
             Err(error) => {
@@ -414,6 +420,7 @@ impl Station {
                 return;
             }
         };
+        self.sealing = counters.key();
         let (done, is_done) = oneshot::channel();
         let signer = self.identity.seal().key.clone();
         if self.words.send(Word::NewKey { signer, counters, done }).await.is_ok() {
@@ -423,7 +430,7 @@ impl Station {
     }
 
     async fn renew(&mut self) {
-        if self.identity.seal_needs_rotation(now()) {
+        if wants_next_key(self.sealing, &self.identity, now()) {
             self.rotate().await;
         }
         if !self.identity.tls_needs_renewal(now()) {
@@ -503,3 +510,6 @@ fn start_source(
         }
     })?)
 }
+
+#[cfg(test)]
+mod tests;
