@@ -241,6 +241,39 @@ fn after_a_failed_write_the_journal_is_opened_again_before_anything_else() {
     open(&board).begin().unwrap();
 }
 
+/// A flash that takes what it is given and does not keep it.
+#[derive(Debug)]
+struct Forgets(Nor);
+
+impl Flash for Forgets {
+    type Error = ChipError;
+
+    fn geometry(&self) -> Geometry {
+        self.0.geometry()
+    }
+
+    fn read(&mut self, sector: u16, at: u32, into: &mut [u8]) -> Result<(), ChipError> {
+        self.0.read(sector, at, into)
+    }
+
+    fn program(&mut self, _: u16, _: u32, _: &[u8]) -> Result<(), ChipError> {
+        Ok(())
+    }
+
+    fn erase(&mut self, sector: u16) -> Result<(), ChipError> {
+        self.0.erase(sector)
+    }
+}
+
+#[test]
+fn a_record_counts_as_written_only_when_it_reads_so() {
+    let board = until(&[Goal::Install(1, Fate::Good)]);
+    let mut boot = Boot::open(Forgets(board.flash().unwrap())).unwrap();
+    assert!(matches!(boot.begin(), Err(Error::NotWritten)));
+    assert!(matches!(boot.begin(), Err(Error::Unsure)));
+    open(&board).begin().unwrap();
+}
+
 /// A journal in one sector: the record that counts is erased to make room for the next one.
 #[derive(Debug)]
 struct OneSector(Nor);

@@ -286,21 +286,21 @@ impl<B: Board> Observer<'_, B> {
             (self.running, self.on_trial) = (before.good(), false);
             return Ok(Some(()));
         }
+        let expected = before
+            .decide(|slot, image| self.is_whole(slot, image))
+            .map_err(|stuck| Broken::Brick(stuck.to_string()))?;
+        // Until the loader is done, either may be durable; what it started by then, nobody knows afterwards.
+        self.durable = vec![before, expected.next];
+        if expected.choice.reason == Reason::Trial {
+            self.tried.insert(expected.choice.image.order);
+        }
         let mut watched = false;
         let choice = match boot.load(&mut self.board.slots(), &mut || watched = true) {
             Ok(choice) => choice,
             Err(e) if self.board.is_on() => return Err(Broken::Brick(format!("{e:?}"))),
             Err(_) => return Ok(None),
         };
-        let expected = before
-            .decide(|slot, image| self.is_whole(slot, image))
-            .map_err(|stuck| Broken::Brick(stuck.to_string()))?;
-        if expected.choice.reason == Reason::Trial {
-            self.tried.insert(expected.choice.image.order);
-        }
         if !self.board.is_on() {
-            // It chose, and was cut while it recorded: nothing started.
-            self.durable = vec![before, expected.next];
             return Ok(None);
         }
         self.run.loads += 1;
