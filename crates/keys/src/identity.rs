@@ -145,6 +145,25 @@ pub fn provision(
     files.idevid().map(|_| ())
 }
 
+/// Copies the site's authorities from the file that a station was given into its directory, which is made if need be. It
+/// keeps those that it has.
+pub fn place_anchors(
+    disk: &SharedDisk,
+    dir: &Path,
+    given: Option<&Path>,
+) -> Result<(), IdentityError> {
+    let files = Files::new(disk, dir);
+    disk.create_dir_all(dir).map_err(|source| files.error("", source))?;
+    let Some(given) = given else { return Ok(()) };
+    if files.exists(SITE_CA)? {
+        return Ok(());
+    }
+    let given_error = |source| IdentityError::File { path: given.to_owned(), source };
+    let bytes = disk.read(given, pem::FILE_BYTES_MAX).map_err(given_error)?;
+    disk::replace(&**disk, &files.path(SITE_CA), &bytes)
+        .map_err(|source| files.error(SITE_CA, source))
+}
+
 /// The authorities that a station's site is known by, from its directory.
 pub fn anchors(disk: &SharedDisk, dir: &Path) -> Result<Vec<Vec<u8>>, IdentityError> {
     Files::new(disk, dir).certificates(SITE_CA)
