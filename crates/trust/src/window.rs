@@ -80,15 +80,23 @@ impl Window {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        let mut e = Encoder::new(Vec::with_capacity(self.last.len() * 48 + 24));
+        self.encode_last(self.last.len())
+    }
+
+    /// As [`Window::encode`], of the newest `admissions` alone, but of one at least: who reads it has forgotten the older
+    /// ones, as if it had been told to remember no more until now. For who has little room.
+    pub fn encode_last(&self, admissions: usize) -> Vec<u8> {
+        let older = self.last.len().saturating_sub(admissions.max(1));
+        let last = self.last.iter().skip(older);
+        let mut e = Encoder::new(Vec::with_capacity(last.len() * 48 + 24));
         let written: Result<(), minicbor::encode::Error<Infallible>> = (|| {
             e.array(4)?.u8(1)?.u32(self.remember as u32)?;
             match self.highest {
                 Some(highest) => e.array(2)?.u32(highest.epoch)?.u64(highest.sequence)?,
                 None => e.null()?,
             };
-            e.array(self.last.len() as u64)?;
-            for (counter, digest) in &self.last {
+            e.array(last.len() as u64)?;
+            for (counter, digest) in last {
                 e.array(3)?.u32(counter.epoch)?.u64(counter.sequence)?.bytes(digest.as_bytes())?;
             }
             Ok(())

@@ -24,6 +24,27 @@ fn an_honest_repeat_is_told_from_a_forgery_and_from_what_is_late() {
     assert_eq!(window.highest(), Some(at(1, 6)));
 }
 
+/// Whoever had little room to write it has forgotten the oldest admissions, and nothing else.
+#[test]
+fn a_window_that_was_written_short_has_forgotten_the_oldest() {
+    let digest = |sequence: u64| Digest([sequence as u8; 32]);
+    let mut window = Window::new(8);
+    for sequence in [9, 3, 5] {
+        window.admit(at(1, sequence), digest(sequence));
+    }
+    for admissions in [3, 99] {
+        assert_eq!(window.encode_last(admissions), window.encode());
+    }
+    for (admissions, forgotten) in [(2, &[9][..]), (1, &[9, 3]), (0, &[9, 3])] {
+        let read = Window::decode(&window.encode_last(admissions)).unwrap();
+        assert_eq!(read.highest(), Some(at(1, 9)));
+        for sequence in [9, 3, 5] {
+            let expected = if forgotten.contains(&sequence) { Look::Late } else { Look::Repeat };
+            assert_eq!(read.look(at(1, sequence), &digest(sequence)), expected, "{admissions}");
+        }
+    }
+}
+
 #[test]
 fn what_comes_late_is_remembered_and_does_not_lower_the_highest() {
     let mut window = Window::new(4);
