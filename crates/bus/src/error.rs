@@ -18,6 +18,9 @@ pub enum LogError {
     #[error("too many records wait for the disk: {queued} records of {bytes} bytes together")]
     QueueFull { queued: usize, bytes: u64 },
 
+    #[error("an earlier record of the same lane found no room")]
+    Behind,
+
     /// Nothing of the group is in the log, and the log goes on; or there was no space to make a log, and there is none.
     #[error("no space left to write `{}`; the log is as it was before", path.display())]
     DiskFull { path: PathBuf, source: Arc<io::Error> },
@@ -59,7 +62,8 @@ pub enum LogError {
 impl LogError {
     /// Whether the same record can be taken later, when there is room again: nothing is wrong with it or with the log.
     pub fn is_for_want_of_room(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::QueueFull { .. } | Self::DiskFull { .. })
+        use LogError::{Behind, DiskFull, Full, QueueFull};
+        matches!(self, Full { .. } | QueueFull { .. } | Behind | DiskFull { .. })
     }
 
     /// As [`LogError::io`], for what makes a log or its newest segment when it is opened: without space there is none, or it

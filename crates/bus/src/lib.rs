@@ -8,7 +8,8 @@
 //!
 //! * [`Log`] is the single writer: blocking, one write and one sync per [`Log::commit`].
 //! * [`LogReader`] reads what is durable, from other threads, while the writer goes on.
-//! * [`Writer`] is a thread that owns a log and commits whatever is queued as one group.
+//! * [`Writer`] is a thread that owns a log and commits whatever is queued as one group; a [`Lane`] keeps one sender's
+//!   order in it when room runs out.
 //! * [`Shards`] is a fixed number of logs in one directory; a device always goes to the same one.
 //!
 //! The bytes are drawn at the head of `segment.rs`, and in `docs/formats/log-segment.md`.
@@ -24,7 +25,7 @@ pub use error::LogError;
 pub use log::{Log, LogConfig};
 pub use reader::LogReader;
 pub use shards::{Shards, shard_of};
-pub use writer::Writer;
+pub use writer::{Lane, Writer};
 
 use std::fmt;
 

@@ -4,11 +4,15 @@
 //! The queue is bounded in records and in bytes; beyond that a record is refused at once, and the caller says so to
 //! whoever sent it. After a failed write or sync nothing is acknowledged any more (INV-ACK-1): the thread ends,
 //! [`Writer::failed`] fires, and the station stops its process.
+//!
+//! A sender whose order matters puts its records into a [`Lane`]: want of room may hit one record and spare the shorter
+//! one behind it, or one group and not the next.
 
 use crate::segment::{HEADER_LEN, RECORD_HEAD_LEN};
 use crate::{Log, LogError, LogReader, Offset};
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use tokio::sync::{oneshot, watch};
 
@@ -33,6 +37,52 @@ struct Handle {
     ended: watch::Receiver<bool>,
 }
 
+/// The records of one sender to one log, in its order: once one has found no room, none behind it is taken
+/// ([`LogError::Behind`]). What went before it is written all the same. Clones are the same lane.
+#[derive(Clone, Debug)]
+pub struct Lane(Arc<Marks>);
+
+#[derive(Debug)]
+struct Marks {
+    /// How many records were queued.
+    queued: AtomicU64,
+    /// From this one on none is taken.
+    shut_from: AtomicU64,
+}
+
+impl Lane {
+    pub fn new() -> Self {
+        Self(Arc::new(Marks { queued: AtomicU64::new(0), shut_from: AtomicU64::new(u64::MAX) }))
+    }
+
+    /// Takes nothing more: for a sender whose record was refused before it came here.
+    pub fn shut(&self) {
+        self.shut_from(self.next());
+    }
+
+    pub fn is_shut(&self) -> bool {
+        !self.takes(self.next())
+    }
+
+    fn next(&self) -> u64 {
+        self.0.queued.load(Ordering::Acquire)
+    }
+
+    fn shut_from(&self, record: u64) {
+        self.0.shut_from.fetch_min(record, Ordering::AcqRel);
+    }
+
+    fn takes(&self, record: u64) -> bool {
+        record < self.0.shut_from.load(Ordering::Acquire)
+    }
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Where callers leave their records for the thread.
 #[derive(Debug)]
 struct Desk {
@@ -46,12 +96,21 @@ struct Desk {
 
 #[derive(Debug)]
 struct State {
-    queue: VecDeque<(Vec<u8>, Answer)>,
+    queue: VecDeque<Queued>,
     queue_bytes: u64,
     /// Bytes of the log, and of the group that is being written.
     log_bytes: u64,
     trim: Option<Offset>,
     life: Life,
+}
+
+#[derive(Debug)]
+struct Queued {
+    payload: Vec<u8>,
+    lane: Lane,
+    /// Its number in its lane.
+    number: u64,
+    answer: Answer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,11 +172,38 @@ impl Writer {
         &self,
         payload: Vec<u8>,
     ) -> Result<oneshot::Receiver<Result<Offset, LogError>>, LogError> {
+        self.submit_in(&Lane::new(), payload)
+    }
+
+    /// As [`Writer::submit`], in a lane; refuses with `Behind`, at once or as the answer, what follows a record of the
+    /// lane that was refused for want of room.
+    pub fn submit_in(
+        &self,
+        lane: &Lane,
+        payload: Vec<u8>,
+    ) -> Result<oneshot::Receiver<Result<Offset, LogError>>, LogError> {
+        let queued = self.queue(lane, payload);
+        if queued.as_ref().is_err_and(LogError::is_for_want_of_room) {
+            lane.shut();
+        }
+        queued
+    }
+
+    fn queue(
+        &self,
+        lane: &Lane,
+        payload: Vec<u8>,
+    ) -> Result<oneshot::Receiver<Result<Offset, LogError>>, LogError> {
         let desk = &*self.0.desk;
         let mut state = desk.state();
+        let number = lane.next();
+        if !lane.takes(number) {
+            return Err(LogError::Behind);
+        }
         let needs = desk.room_for(&state, payload.len())?;
         let (answer, answered) = oneshot::channel();
-        state.queue.push_back((payload, answer));
+        lane.0.queued.fetch_add(1, Ordering::AcqRel);
+        state.queue.push_back(Queued { payload, lane: lane.clone(), number, answer });
         state.queue_bytes += needs;
         drop(state);
         desk.wake.notify_one();
@@ -230,7 +316,7 @@ struct Thread {
 
 /// What the thread found on its desk.
 struct Work {
-    group: Vec<(Vec<u8>, Answer)>,
+    group: Vec<Queued>,
     trim: Option<Offset>,
 }
 
@@ -275,8 +361,8 @@ impl Thread {
         }
         let mut bytes = 0;
         let mut group = Vec::new();
-        while let Some((payload, _)) = state.queue.front() {
-            let needs = RECORD_HEAD_LEN + payload.len() as u64;
+        while let Some(next) = state.queue.front() {
+            let needs = RECORD_HEAD_LEN + next.payload.len() as u64;
             if !group.is_empty() && bytes + needs > group_max {
                 break;
             }
@@ -289,16 +375,31 @@ impl Thread {
     }
 }
 
-/// Appends and commits a group; gives back each caller with the answer for it.
-fn commit(log: &mut Log, group: Vec<(Vec<u8>, Answer)>) -> Vec<(Answer, Result<Offset, LogError>)> {
-    let mut answers: Vec<_> =
-        group.into_iter().map(|(payload, answer)| (answer, log.append(&payload))).collect();
+/// Appends and commits a group; gives back each caller with the answer for it. A lane is shut before anybody is answered,
+/// and before the next group is looked at.
+fn commit(log: &mut Log, group: Vec<Queued>) -> Vec<(Answer, Result<Offset, LogError>)> {
+    let mut results: Vec<_> = group
+        .iter()
+        .map(|record| {
+            if !record.lane.takes(record.number) {
+                return Err(LogError::Behind);
+            }
+            let appended = log.append(&record.payload);
+            if appended.as_ref().is_err_and(LogError::is_for_want_of_room) {
+                record.lane.shut_from(record.number);
+            }
+            appended
+        })
+        .collect();
     if let Err(e) = log.commit() {
-        for (_, result) in answers.iter_mut().filter(|(_, result)| result.is_ok()) {
+        for (record, result) in group.iter().zip(&mut results).filter(|(_, r)| r.is_ok()) {
+            if e.is_for_want_of_room() {
+                record.lane.shut_from(record.number);
+            }
             *result = Err(e.clone());
         }
     }
-    answers
+    group.into_iter().map(|record| record.answer).zip(results).collect()
 }
 
 impl Drop for Thread {
@@ -311,8 +412,8 @@ impl Drop for Thread {
             if !closed {
                 state.life = Life::Failed;
             }
-            for (_, answer) in state.queue.drain(..) {
-                let _ = answer.send(Err(LogError::Poisoned { dir: self.desk.dir.clone() }));
+            for record in state.queue.drain(..) {
+                let _ = record.answer.send(Err(LogError::Poisoned { dir: self.desk.dir.clone() }));
             }
             state.queue_bytes = 0;
             closed

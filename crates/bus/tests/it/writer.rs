@@ -1,7 +1,7 @@
 //! The writer thread: order, groups, bounds, failure, end.
 
-use crate::{DIR, SMALL, expect, open, open_with, payload, read_all};
-use bus::{LogConfig, LogError, Offset, Writer};
+use crate::{DIR, SMALL, expect, open, open_with, payload, read_all, segments};
+use bus::{Lane, LogConfig, LogError, Offset, Writer};
 use disk::{Disk, File, SimDisk, SyncMode};
 use std::io;
 use std::path::Path;
@@ -320,6 +320,39 @@ fn a_full_disk_refuses_the_group_and_the_writer_goes_on() {
     disk.set_capacity(u64::MAX);
     assert_eq!(block(writer.append(payload(0))).unwrap(), Offset(0));
     assert_eq!(read_all(&writer.reader()).unwrap(), expect(0..1));
+}
+
+/// A sender does not overtake itself, whether it is the log or the disk that has no room, and at once or later.
+#[test]
+fn nothing_of_a_lane_is_taken_behind_what_found_no_room() {
+    let (writer, gate, _) = slow(LogConfig { bytes_max: 1000, ..SMALL }, 100);
+    let lane = Lane::new();
+    let before = writer.submit_in(&lane, vec![0; 80]).unwrap();
+    assert!(matches!(writer.submit_in(&lane, vec![0; 950]), Err(LogError::Full { .. })));
+    let behind = writer.submit_in(&lane, vec![0; 1]).unwrap_err();
+    assert!(matches!(behind, LogError::Behind) && behind.is_for_want_of_room());
+    let other = writer.submit_in(&Lane::new(), vec![0; 1]).unwrap();
+    gate.set_closed(false);
+    assert_eq!(before.blocking_recv().unwrap().unwrap(), Offset(0), "it went before");
+    assert_eq!(other.blocking_recv().unwrap().unwrap(), Offset(1));
+
+    let (writer, gate, disk) = slow(SMALL, 100);
+    let lane = Lane::new();
+    let before = writer.submit_in(&lane, payload(0)).unwrap();
+    gate.wait_for_a_sync();
+    // As long as a segment may be: a group by itself.
+    let long = writer.submit_in(&lane, vec![1; 580]).unwrap();
+    let short = writer.submit_in(&lane, vec![1; 10]).unwrap();
+    let other = writer.submit(payload(1)).unwrap();
+    let used: u64 = segments(&disk).iter().map(|file| disk.len(file).unwrap()).sum();
+    disk.set_capacity(used + 300);
+    gate.set_closed(false);
+    assert_eq!(before.blocking_recv().unwrap().unwrap(), Offset(0));
+    assert!(matches!(long.blocking_recv().unwrap(), Err(LogError::DiskFull { .. })));
+    assert!(matches!(short.blocking_recv().unwrap(), Err(LogError::Behind)));
+    assert_eq!(other.blocking_recv().unwrap().unwrap(), Offset(1));
+    assert!(matches!(writer.submit_in(&lane, vec![1]), Err(LogError::Behind)));
+    assert_eq!(read_all(&writer.reader()).unwrap(), expect(0..2));
 }
 
 #[test]
