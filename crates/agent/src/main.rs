@@ -108,6 +108,9 @@ struct Run {
     /// Write the log as JSON lines.
     #[arg(long)]
     log_json: bool,
+    /// End in good order when standard input ends, too: for whoever starts the agent and may be killed.
+    #[arg(long)]
+    end_with_stdin: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -182,6 +185,7 @@ impl Run {
             source,
             backlog,
             seal_algorithm,
+            end_with_stdin: self.end_with_stdin,
         }
     }
 }

@@ -55,6 +55,9 @@ pub struct Config {
     pub backlog: BacklogConfig,
     /// Of sealing keys that are made from now on.
     pub seal_algorithm: Algorithm,
+    /// End when standard input ends: whoever started the agent holds the other end of it, and takes it along when it dies,
+    /// however it dies.
+    pub end_with_stdin: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -68,15 +71,18 @@ struct Signals {
     terminate: Signal,
     hang_up: Signal,
     user: Signal,
+    /// True once standard input has ended, if that is to end us.
+    stdin: Option<watch::Receiver<bool>>,
 }
 
-/// Runs until SIGINT or SIGTERM.
+/// Runs until SIGINT, SIGTERM, or the end of standard input if that was asked for.
 pub async fn run(config: Config) -> Result<()> {
     let mut signals = Signals {
         interrupt: signal(SignalKind::interrupt())?,
         terminate: signal(SignalKind::terminate())?,
         hang_up: signal(SignalKind::hangup())?,
         user: signal(SignalKind::user_defined1())?,
+        stdin: config.end_with_stdin.then(watch_stdin).transpose()?,
     };
     let disk: SharedDisk = Arc::new(RealDisk);
     let _lock = lock(&config.dir)?;
@@ -119,7 +125,28 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            () = has_ended(&mut self.stdin) => {}
         }
+    }
+}
+
+/// Reads standard input to its end, on a thread that nobody waits for: what stands in it is of no interest.
+fn watch_stdin() -> Result<watch::Receiver<bool>> {
+    let (tell, ended) = watch::channel(false);
+    std::thread::Builder::new().name("stdin".into()).spawn(move || {
+        // An error is an end too: there is nobody to be heard any more.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        tell.send_replace(true);
+    })?;
+    Ok(ended)
+}
+
+async fn has_ended(stdin: &mut Option<watch::Receiver<bool>>) {
+    match stdin {
+        Some(stdin) => {
+            let _ = stdin.wait_for(|ended| *ended).await;
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -371,6 +398,7 @@ impl Station {
             tokio::select! {
                 _ = signals.interrupt.recv() => return self.end().await,
                 _ = signals.terminate.recv() => return self.end().await,
+                () = has_ended(&mut signals.stdin) => return self.end().await,
                 _ = signals.hang_up.recv() => self.move_on.notify_one(),
                 // The site may not answer for long; the end does not wait for it, and what is half done is done again.
                 _ = signals.user.recv() => tokio::select! {

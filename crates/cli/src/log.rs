@@ -1,12 +1,17 @@
 //! What a person sees of a running site: steps on standard output, events on standard error.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use tracing_subscriber::EnvFilter;
 
 /// One step, for people.
 #[macro_export]
 macro_rules! say {
-    ($($words:tt)*) => { println!("  {}", format_args!($($words)*)) };
+    ($($words:tt)*) => { $crate::log::line(format_args!("  {}", format_args!($($words)*))) };
+}
+
+/// A line on standard output. The terminal may be gone, and what runs is not to end in disorder for that.
+pub fn line(words: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{words}");
 }
 
 /// Events at `info` where the process has a log of its own, at `warn` beside the steps of `up`. `PLIMSOLL_LOG` overrides.

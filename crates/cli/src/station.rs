@@ -9,7 +9,7 @@ use disk::{DirLock, RealDisk, SharedDisk};
 use keys::UnixTime;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 use store::{Store, StoreError};
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,15 +48,42 @@ pub async fn run(data: &Path, options: &Options) -> Result<()> {
     ended.and(closed)
 }
 
-/// Ctrl-C, or what a service manager sends.
+/// Ctrl-C, what a service manager sends, or the end of the terminal.
 pub async fn until_signal() -> Result<()> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    // Whoever started us with `nohup` wants us to outlive the terminal.
+    let hang_up = match ignores_hang_up() {
+        true => None,
+        false => Some(signal(SignalKind::hangup())?),
+    };
+    let hung_up = async {
+        match hang_up {
+            Some(mut hang_up) => _ = hang_up.recv().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+        () = hung_up => {}
     }
     Ok(())
+}
+
+/// Whether this process was started with SIGHUP ignored. It is asked once, before any handler of ours can change it.
+fn ignores_hang_up() -> bool {
+    static IGNORES: OnceLock<bool> = OnceLock::new();
+    *IGNORES.get_or_init(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        ignored(&status).is_some_and(|signals| signals & 1 != 0)
+    })
+}
+
+/// The signals that a process ignores, of what Linux says of it: the lowest bit is SIGHUP, which has number 1.
+fn ignored(status: &str) -> Option<u64> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
 }
 
 pub fn now() -> UnixTime {
@@ -168,12 +195,27 @@ fn control_config(
         site: site.file.name.clone(),
         registry: data.join("control/registry.sqlite"),
         authority: site.authority.clone(),
-        chain: site.control_chain.clone(),
         key: site.control_key()?,
+        chain: site.control_chain.clone(),
         makers: vec![maker.to_vec()],
         token: site.token.clone(),
         policies: policy::DEFAULT_POLICIES.to_owned(),
         bus_key: site.bus_key.clone(),
         limits: control::Limits::default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_linux_says_of_ignored_signals_is_read() {
+        let status =
+            |mask: &str| format!("Name:\tplimsoll\nSigBlk:\t0000000000000001\nSigIgn:\t{mask}\n");
+        assert_eq!(ignored(&status("0000000000001001")), Some(0x1001));
+        assert_eq!(ignored(&status("0000000000001000")), Some(0x1000));
+        assert_eq!(ignored(&status("?")), None);
+        assert_eq!(ignored("Name:\tplimsoll\n"), None);
+    }
 }

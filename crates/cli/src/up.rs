@@ -7,19 +7,21 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use api::{Ask, Ownership, Role};
 use disk::{DirLock, RealDisk, SharedDisk};
 use gateway::Gateway;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 /// The zone of everything that `up` starts.
 pub const ZONE: &str = "hall";
 const GATEWAY: &str = "gw-1";
-/// How long a device may take to end: its agent tries for two seconds to send what it has.
+/// How long a device may take to end: its agent tries for two seconds to send what it has. One whose `up` was killed takes
+/// as long, and the next `up` waits for it.
 const CHILD_END: Duration = Duration::from_secs(6);
-/// How often the store is asked whether the first reading is there.
+/// How often it is looked whether the first reading is there, or a directory free.
 const LOOK: Duration = Duration::from_millis(100);
 
 #[derive(clap::Args, Clone, Debug)]
@@ -39,7 +41,7 @@ pub struct Options {
 pub async fn run(data: &Path, options: &Options) -> Result<()> {
     log::start(false);
     let start = Instant::now();
-    println!("Plimsoll {}", env!("CARGO_PKG_VERSION"));
+    log::line(format_args!("Plimsoll {}", env!("CARGO_PKG_VERSION")));
     let mut station = Station::start(data, &options.station).await?;
     let ended = with_gateway(data, options, &mut station, start).await;
     let closed = station.end().await;
@@ -79,7 +81,7 @@ async fn serve(
 ) -> Result<()> {
     let heard = async {
         first_reading(data).await?;
-        println!("\n  first reading after {:.1} s\n", start.elapsed().as_secs_f64());
+        log::line(format_args!("\n  first reading after {:.1} s\n", start.elapsed().as_secs_f64()));
         how_to_ask(data, options);
         until_signal().await
     };
@@ -117,16 +119,16 @@ fn how_to_ask(data: &Path, options: &Options) {
         Some("data") => String::new(),
         _ => format!(" --data {}", data.display()),
     };
-    println!("  Ask, in another terminal:\n");
-    println!(
-        "    {program} query{data} \"select device, series, value, unit from readings order by time desc limit 10\""
+    say!("Ask, in another terminal:\n");
+    say!(
+        "  {program} query{data} \"select device, series, value, unit from readings order by time desc limit 10\""
     );
-    println!(
-        "    {program} query{data} \"select device, count(*) as readings, max(time) as newest from readings group by device\""
+    say!(
+        "  {program} query{data} \"select device, count(*) as readings, max(time) as newest from readings group by device\""
     );
-    println!("    {program} device list{data}");
-    println!(
-        "\n  Ctrl-C ends it; started again, it goes on where it was. (API: https://127.0.0.1:{})",
+    say!("  {program} device list{data}\n");
+    say!(
+        "Ctrl-C ends it; started again, it goes on where it was. (API: https://127.0.0.1:{})",
         options.station.port_base
     );
 }
@@ -171,6 +173,8 @@ async fn own(station: &Station, serial: &str, role: Role) -> Result<()> {
 struct Device {
     name: &'static str,
     child: Child,
+    /// Held and never written to. It closes with this process, however that ends, and with it the device ends.
+    _stdin: Option<ChildStdin>,
 }
 
 async fn start_devices(data: &Path, options: &Options, station: &Station) -> Result<Vec<Device>> {
@@ -219,12 +223,14 @@ async fn start_device(
         .append(true)
         .open(data.join(format!("logs/{name}.log")))?;
     let port = options.station.port_base;
-    let child = Command::new(&agent)
+    until_free(&dir, name).await?;
+    let mut child = Command::new(&agent)
         .args(["run", "--data", &text(&dir)?, "--est", &format!("https://127.0.0.1:{port}")])
         .args(["--site-ca", &text(&data.join("site/ca.pem"))?])
         .args(["--gateway", &format!("{GATEWAY}@127.0.0.1:{}", port + 1)])
         .args(source)
-        .stdin(Stdio::null())
+        .arg("--end-with-stdin")
+        .stdin(Stdio::piped())
         .stdout(log.try_clone()?)
         .stderr(log)
         // Ctrl-C reaches the whole foreground group; a device is ended by us, after that, in good order.
@@ -232,7 +238,26 @@ async fn start_device(
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("cannot start {}", agent.display()))?;
-    Ok(Device { name, child })
+    // Left in the child, it would be closed as soon as somebody waits for the child's end.
+    let _stdin = child.stdin.take();
+    Ok(Device { name, child, _stdin })
+}
+
+/// Waits for the agent of an `up` that was killed: it ends by itself, in good order, and needs a while for it.
+async fn until_free(dir: &Path, name: &str) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        match disk::lock_dir(dir) {
+            Ok(_free) => return Ok(()),
+            Err(e) if e.kind() == ErrorKind::ResourceBusy && start.elapsed() < CHILD_END => {
+                tokio::time::sleep(LOOK).await;
+            }
+            Err(e) => {
+                let what = format!("cannot take {} for device {name}", dir.display());
+                return Err(anyhow::Error::new(e).context(what));
+            }
+        }
+    }
 }
 
 async fn first_to_end(devices: &mut [Device]) -> (&'static str, String) {

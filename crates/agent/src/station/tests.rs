@@ -71,6 +71,7 @@ fn config(dir: &Path) -> Config {
         source: Source::Host { interval: Duration::from_secs(1) },
         backlog: BacklogConfig { dir: dir.to_owned(), bytes_max, full },
         seal_algorithm: Algorithm::Ed25519,
+        end_with_stdin: false,
     }
 }
 

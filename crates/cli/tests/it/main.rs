@@ -1,0 +1,145 @@
+//! `plimsoll up` as a person meets it: real processes, which lie beside this test (`make test` builds them).
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// Far beyond what anything here takes.
+const PATIENCE: Duration = Duration::from_secs(120);
+const FIRST_READING: &str = "first reading after";
+
+#[test]
+fn an_up_that_was_killed_starts_again_and_goes_on() {
+    let site = Site::new("killed");
+    let mut up = Up::start(&site);
+    up.until(FIRST_READING);
+    assert!(!site.is_free());
+    up.signal(Signal::KILL);
+    up.wait();
+
+    let mut up = Up::start(&site);
+    up.until(FIRST_READING);
+    up.signal(Signal::TERM);
+    let status = up.wait();
+    assert!(status.success(), "{status}");
+    assert!(site.is_free(), "a device has outlived its `up`");
+}
+
+#[test]
+fn the_end_of_the_terminal_ends_it_in_good_order() {
+    let site = Site::new("hung-up");
+    let mut up = Up::start(&site);
+    up.until(FIRST_READING);
+    // As a terminal does: it takes no line any more, and then says that it is gone.
+    up.out = None;
+    up.signal(Signal::HUP);
+    let status = up.wait();
+    assert!(status.success(), "{status}");
+    assert!(site.is_free(), "a device has outlived its `up`");
+}
+
+/// A directory and three ports of its own.
+struct Site {
+    dir: PathBuf,
+    port_base: u16,
+}
+
+impl Site {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("plimsoll-{name}-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        // Below the ports that the operating system gives out by itself.
+        let from = 23_000 + (std::process::id() % 1000) as u16 * 3;
+        let is_free =
+            |base: &u16| (0..3).all(|n| TcpListener::bind(("127.0.0.1", base + n)).is_ok());
+        let port_base = (from..30_000).step_by(3).find(is_free).expect("three free ports");
+        Self { dir, port_base }
+    }
+
+    /// No agent has one of the devices.
+    fn is_free(&self) -> bool {
+        let devices = self.dir.join("devices");
+        ["host-1", "replay-1"].iter().all(|name| disk::lock_dir(&devices.join(name)).is_ok())
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("all is left in {}", self.dir.display());
+        } else {
+            std::fs::remove_dir_all(&self.dir).expect("the directory is this test's own");
+        }
+    }
+}
+
+struct Up {
+    child: Child,
+    out: Option<BufReader<ChildStdout>>,
+}
+
+impl Up {
+    fn start(site: &Site) -> Self {
+        let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recordings/host.csv");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_plimsoll"))
+            .args(["up", "--port-base", &site.port_base.to_string()])
+            .arg("--data")
+            .arg(&site.dir)
+            .arg("--replay")
+            .arg(recording)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = child.stdout.take().map(BufReader::new);
+        Self { child, out }
+    }
+
+    /// Reads what it says up to a line.
+    fn until(&mut self, wanted: &'static str) {
+        let mut out = self.out.take().expect("it is read one by one");
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut said = String::new();
+            loop {
+                let mut line = String::new();
+                let is_end = out.read_line(&mut line).unwrap_or(0) == 0;
+                said += &line;
+                if is_end || line.contains(wanted) {
+                    let _ = tell.send((is_end, said, out));
+                    return;
+                }
+            }
+        });
+        let (is_end, said, out) = told.recv_timeout(PATIENCE).expect(wanted);
+        assert!(!is_end, "it ended before {wanted:?} and had said:\n{said}");
+        self.out = Some(out);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < PATIENCE, "it does not end");
+            // Not to wait for a time, but to leave the processor to what is waited for.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
