@@ -125,3 +125,61 @@ fn a_rotation_that_stopped_half_way_is_gone_on_with_under_the_key_that_it_made()
     }
     assert!(half_way >= 4 && stopped > half_way, "{half_way} of {stopped}");
 }
+
+/// The table "Files" of docs/agent.md.
+#[test]
+fn a_lost_key_stops_the_agent_until_a_person_removes_what_names_it() {
+    const PURPOSES: [&str; 2] = ["tls", "seal"];
+    let site = Site::new();
+    // Which file, whether it is gone or damaged, and what then: goes on under the same key, asks anew, or does not start.
+    for (file, is_gone, starts) in [
+        ("tls.pem", true, true),
+        ("tls.pem", false, false),
+        ("tls.key", true, false),
+        ("tls.key", false, false),
+        ("seal.current", true, true),
+        ("seal.current", false, false),
+        ("seal-K.key", true, false),
+        ("seal-K.key", false, false),
+        ("seal-K.pem", true, false),
+        ("seal-K.pem", false, false),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let (dir, disk): (_, SharedDisk) = (dir.path(), Arc::new(RealDisk));
+        let config = config(dir);
+        site.born(&disk, dir);
+        let identity = run(enrolled(&disk, &config, &site)).unwrap();
+        let (tls, seal) = (identity.tls().key.public().id(), seal_key(&identity));
+        Counters::begin(&RealDisk, dir, seal, None).unwrap();
+        let is_of_tls = file.starts_with(PURPOSES[0]);
+        let path = dir.join(file.replace('K', &seal.to_string()));
+        match is_gone {
+            true => std::fs::remove_file(&path).unwrap(),
+            false => std::fs::write(&path, "?").unwrap(),
+        }
+        let what = format!("{file}, gone: {is_gone}");
+        let found = run(enrolled(&disk, &config, &site));
+        if starts {
+            let identity = found.unwrap();
+            assert_eq!(identity.tls().key.public().id(), tls, "{what}: the key is the same");
+            assert_eq!(seal_key(&identity), seal, "{what}: the key is the same");
+            continue;
+        }
+        let error = found.map(|_| ()).expect_err(&what).to_string();
+        assert!(error.contains(path.to_str().unwrap()), "{what}: it names the file: {error}");
+
+        // What the page says to remove.
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            let purpose = PURPOSES[usize::from(!is_of_tls)];
+            if name.starts_with(purpose) {
+                std::fs::remove_file(entry.path()).unwrap();
+            }
+        }
+        let identity = run(enrolled(&disk, &config, &site)).expect(&what);
+        assert_eq!(identity.tls().key.public().id() == tls, !is_of_tls, "{what}");
+        assert_eq!(seal_key(&identity) == seal, is_of_tls, "{what}");
+        Counters::begin(&RealDisk, dir, seal_key(&identity), None).expect(&what);
+    }
+}
