@@ -40,7 +40,9 @@ pub trait Catalog: Send + Sync + 'static {
     /// The shard's marks, lowest offset first.
     fn marks(&self, shard: u32) -> Result<Vec<Mark>, CatalogError>;
 
-    /// Moves the shard, or says that it is not where the step begins. After an error nobody knows which.
+    /// Moves the shard, or says that it is not where the step begins. After an error nobody knows which, but after
+    /// [`CatalogError::NoRoom`] this process does: the shard is where it was. Should the process end before it has moved it,
+    /// the next one may find it moved; so what the step names stays.
     fn commit(&self, step: &Step) -> Result<Commit, CatalogError>;
 }
 
@@ -117,8 +119,19 @@ pub enum CatalogError {
     #[error("the catalog holds a {what} that is not one: {found}")]
     Damaged { what: &'static str, found: String },
 
+    /// What was attempted has not happened, and may be attempted again.
+    #[error("no room to {attempt}")]
+    NoRoom { attempt: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+
     #[error("cannot {attempt}")]
     Failed { attempt: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+}
+
+impl CatalogError {
+    /// The disk has no room: nothing is broken.
+    pub fn is_for_want_of_room(&self) -> bool {
+        matches!(self, Self::NoRoom { .. })
+    }
 }
 
 /// Below which record the bus may be trimmed: all that was committed longer ago than `retention`, and the oldest of what is

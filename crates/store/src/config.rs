@@ -27,6 +27,18 @@ impl Config {
             query: QueryBounds::default(),
         }
     }
+
+    pub(crate) fn catalog(&self) -> PathBuf {
+        self.dir.join("catalog.sqlite")
+    }
+
+    pub(crate) fn files(&self) -> PathBuf {
+        self.dir.join("files")
+    }
+
+    pub(crate) fn taken(&self) -> PathBuf {
+        self.dir.join("taken")
+    }
 }
 
 /// When what a shard holds in memory becomes files: whichever comes first.

@@ -67,7 +67,12 @@ impl StoreError {
 
     /// The disk has no room: nothing is broken, and the same write may be tried later.
     pub fn is_for_want_of_room(&self) -> bool {
-        let Self::Disk { source, .. } = self else { return false };
-        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        match self {
+            Self::Disk { source, .. } => disk::is_full(source),
+            Self::Catalog { source, .. } | Self::OpenCatalog { source, .. } => {
+                source.is_for_want_of_room()
+            }
+            _ => false,
+        }
     }
 }

@@ -176,6 +176,10 @@ impl Engine {
             return Err(too_slow);
         };
         let permit = admitted?;
+        if !self.desk.shelf.is_listed() {
+            let why = "the disk has no room to open the catalog; it is tried again";
+            return Err(QueryError::Failed(why.to_owned()));
+        }
         let left = time_max.saturating_sub(started.elapsed());
         let limit = Limit::new(Instant::now() + left);
         let _asker = Asker(limit.clone());

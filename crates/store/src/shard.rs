@@ -205,20 +205,24 @@ impl Shard {
         }
         let started = Instant::now();
         let encoded = self.encode()?;
-        let (step, names) = match self.write(&encoded, now) {
-            Ok(written) => written,
+        let flushed = self.write(&encoded, now).and_then(|(step, names)| {
+            let failed = |source| StoreError::Catalog { shard: self.number, source };
+            let answer = self.parts.catalog.commit(&step).map_err(failed)?;
+            Ok((step, names, answer))
+        });
+        match flushed {
+            Ok((step, _, Commit::Done)) => Ok(self.stepped(step, started.elapsed())),
+            Ok((_, names, Commit::LostPlace(found))) => Err(self.lost_place(&found, &names)),
+            // Files of a step that the catalog had no room for stay: should this process end now, the next one may find
+            // that it had.
             Err(e) if e.is_for_want_of_room() => {
                 self.no_room_until = Some(now.uptime + NO_ROOM_PAUSE);
                 self.parts.metrics.no_room.with_label_values(&[&self.label]).set(1);
-                tracing::warn!(shard = self.number, error = %e, "no room to flush");
-                return Ok(Flushed::NoRoom);
+                let source = std::error::Error::source(&e).map(tracing::field::display);
+                tracing::warn!(shard = self.number, error = %e, source, "no room to flush");
+                Ok(Flushed::NoRoom)
             }
-            Err(e) => return Err(e),
-        };
-        let committed = self.parts.catalog.commit(&step);
-        match committed.map_err(|source| StoreError::Catalog { shard: self.number, source })? {
-            Commit::Done => Ok(self.stepped(step, started.elapsed())),
-            Commit::LostPlace(found) => Err(self.lost_place(&found, &names)),
+            Err(e) => Err(e),
         }
     }
 

@@ -25,6 +25,7 @@ struct State {
     fresh: Vec<Fresh>,
     /// Of each shard, as of its last step.
     gaps: Vec<Option<RecordBatch>>,
+    is_listed: bool,
 }
 
 /// All rows of one instant. It keeps what it shows: a step after it changes nothing in it.
@@ -58,13 +59,22 @@ impl Shelf {
     pub fn new(shards: u32) -> Self {
         let fresh = (0..shards).map(|_| Fresh::default()).collect();
         let gaps = vec![None; shards as usize];
-        let state = State { version: 0, files: Default::default(), fresh, gaps };
+        let files = Default::default();
+        let state = State { version: 0, files, fresh, gaps, is_listed: false };
         Self { state: Mutex::new(state) }
     }
 
-    /// Puts files on it that the catalog had before.
+    /// Puts the files on it that the catalog has, in place of what it had before. No step may have happened here yet.
     pub fn put(&self, files: Vec<FileEntry>) {
-        self.state().put(files);
+        let mut state = self.state();
+        state.files = Default::default();
+        state.put(files);
+        state.is_listed = true;
+    }
+
+    /// Whether it was ever told which files there are. Until then it shows nothing, which is not an answer.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.state().is_listed
     }
 
     pub fn snapshot(&self) -> Snapshot {

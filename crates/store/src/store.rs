@@ -1,6 +1,6 @@
 //! The station's driver: a thread per shard that carries out what `shard.rs` says, and the engine for questions.
 
-use crate::catalog::{Catalog, SqliteCatalog};
+use crate::catalog::{Catalog, CatalogError, SqliteCatalog};
 use crate::config::Config;
 use crate::error::StoreError;
 use crate::metrics::Metrics;
@@ -19,17 +19,45 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinError;
 use trust::mac::MacKey;
 
 /// How long a shard that is told to end still takes in what is durable on the bus. What is left after that stays there.
 const LAST_INTAKE_MAX: Duration = Duration::from_secs(20);
+
+/// How long a start that found no room waits before it tries again; it doubles up to the longest.
+const ROOM_WAIT: Duration = Duration::from_millis(250);
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Ingest and questions over one directory. [`Store::run`] ingests; questions are answered as long as it lives.
 pub struct Store {
     engine: Engine,
     shelf: Arc<Shelf>,
     metrics: Metrics,
-    consumers: Mutex<Vec<Consumer>>,
+    consumers: Mutex<Consumers>,
+}
+
+enum Consumers {
+    /// The disk had no room to claim the shards: [`Store::run`] tries again.
+    Wanted(Claiming),
+    Ready(Vec<Consumer>),
+    /// They run, or have run.
+    Gone,
+}
+
+/// Opens the catalog. Again and again, as long as the disk has no room for it.
+type OpenCatalog = Arc<dyn Fn() -> Result<Arc<dyn Catalog>, CatalogError> + Send + Sync>;
+
+/// What it takes to claim the shards.
+#[derive(Clone)]
+struct Claiming {
+    open_catalog: OpenCatalog,
+    config: Config,
+    disk: SharedDisk,
+    shelf: Arc<Shelf>,
+    metrics: Metrics,
+    mac: MacKey,
+    bus: Vec<Writer>,
 }
 
 struct Consumer {
@@ -41,6 +69,9 @@ struct Consumer {
 impl Store {
     /// Opens or makes the store in `config.dir` over these shards of the bus, in their order; their number is fixed by the
     /// first start. Another process that has the store open loses it.
+    ///
+    /// On a full disk a store that was made before opens, and answers from what it has: [`Store::run`] takes the shards
+    /// over once there is room.
     pub async fn open(
         disk: SharedDisk,
         config: Config,
@@ -60,41 +91,45 @@ impl Store {
         bus: &[Writer],
         mac: MacKey,
     ) -> Result<Self, StoreError> {
-        let Config { dir, flush, raw_retention, raw_bytes_max, query } = config;
-        for dir in [dir.clone(), dir.join("files"), dir.join("taken")] {
+        let (path, shards) = (config.catalog(), shards_of(bus));
+        let open_catalog = move || -> Result<Arc<dyn Catalog>, CatalogError> {
+            Ok(Arc::new(SqliteCatalog::open(&path, shards)?))
+        };
+        Self::open_over(disk, config, bus, mac, open_catalog)
+    }
+
+    /// [`Store::open_blocking`] over a catalog of another kind.
+    pub fn open_over(
+        disk: SharedDisk,
+        config: Config,
+        bus: &[Writer],
+        mac: MacKey,
+        open_catalog: impl Fn() -> Result<Arc<dyn Catalog>, CatalogError> + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
+        for dir in [config.dir.clone(), config.files(), config.taken()] {
             disk.create_dir_all(&dir).map_err(StoreError::disk("create the directory", &dir))?;
         }
-        let shards = u32::try_from(bus.len()).expect("a site has a few shards");
-        let path = dir.join("catalog.sqlite");
-        let catalog: Arc<dyn Catalog> = match SqliteCatalog::open(&path, shards) {
-            Ok(catalog) => Arc::new(catalog),
-            Err(source) => return Err(StoreError::OpenCatalog { path, source }),
-        };
-        // SQLite syncs what is in its files, not that they are there.
-        disk.sync_dir(&dir).map_err(StoreError::disk("sync the directory", &dir))?;
         let metrics = Metrics::new();
-        let shelf = Arc::new(Shelf::new(shards));
-        let files = dir.join("files");
-        let parts = Parts {
+        let shelf = Arc::new(Shelf::new(shards_of(bus)));
+        let (files, bounds) = (config.files(), config.query);
+        let claiming = Claiming {
+            open_catalog: Arc::new(open_catalog),
+            config,
             disk,
-            catalog: catalog.clone(),
             shelf: shelf.clone(),
             metrics: metrics.clone(),
             mac,
-            dir,
-            flush,
-            raw_retention,
-            raw_bytes_max,
+            bus: bus.to_vec(),
         };
-        let mut consumers = Vec::new();
-        for (number, bus) in (0..).zip(bus) {
-            let shard = Shard::open(parts.clone(), number, bus.reader())?;
-            consumers.push(Consumer { shard, number, bus: bus.clone() });
-        }
-        // After the claims: from here on only these consumers add to the catalog.
-        let known = catalog.files().map_err(|source| StoreError::OpenCatalog { path, source })?;
-        shelf.put(known);
-        let engine = Engine::new(shelf.clone(), &files, shards, query, metrics.clone())?;
+        let consumers = match claiming.claim() {
+            Ok(consumers) => Consumers::Ready(consumers),
+            Err(error) if error.is_for_want_of_room() => {
+                claiming.found_no_room(&error);
+                Consumers::Wanted(claiming)
+            }
+            Err(error) => return Err(error),
+        };
+        let engine = Engine::new(shelf.clone(), &files, shards_of(bus), bounds, metrics.clone())?;
         Ok(Self { engine, shelf, metrics, consumers: Mutex::new(consumers) })
     }
 
@@ -104,7 +139,11 @@ impl Store {
     /// committed, the other shards were ended in order, and the station stops its process. To go on without finding out
     /// would be to acknowledge what may not be kept.
     pub async fn run(&self, shutdown: impl Future<Output = ()>) -> Result<(), StoreError> {
-        let consumers = std::mem::take(&mut *self.consumers.lock().expect("nothing panics in it"));
+        let mut shutdown = std::pin::pin!(shutdown);
+        let consumers = tokio::select! {
+            claimed = self.claimed() => claimed?,
+            () = &mut shutdown => return Ok(()),
+        };
         let (stop, stopping) = watch::channel(false);
         let mut ends = FuturesUnordered::new();
         for consumer in consumers {
@@ -121,7 +160,6 @@ impl Store {
                 async move { ended.await.unwrap_or(Err(StoreError::Panicked { shard: number })) },
             );
         }
-        let mut shutdown = std::pin::pin!(shutdown);
         let mut failed = None;
         loop {
             tokio::select! {
@@ -144,6 +182,31 @@ impl Store {
             }
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// The shards' consumers, once there is room to claim the shards.
+    async fn claimed(&self) -> Result<Vec<Consumer>, StoreError> {
+        let consumers = std::mem::replace(
+            &mut *self.consumers.lock().expect("nothing panics in it"),
+            Consumers::Gone,
+        );
+        let claiming = match consumers {
+            Consumers::Wanted(claiming) => claiming,
+            Consumers::Ready(consumers) => return Ok(consumers),
+            Consumers::Gone => return Ok(Vec::new()),
+        };
+        let mut wait = ROOM_WAIT;
+        loop {
+            tokio::time::sleep(wait).await;
+            wait = (2 * wait).min(ROOM_WAIT_MAX);
+            let attempt = claiming.clone();
+            let claimed = tokio::task::spawn_blocking(move || attempt.claim()).await;
+            let failed = |e: JoinError| StoreError::Start { what: "ingest", source: e.into() };
+            match claimed.map_err(failed)? {
+                Err(error) if error.is_for_want_of_room() => claiming.found_no_room(&error),
+                claimed => return claimed,
+            }
+        }
     }
 
     /// All that the store counts.
@@ -170,6 +233,55 @@ impl Query for Store {
     ) -> Pin<Box<dyn Future<Output = Result<Answer, QueryError>> + Send + '_>> {
         Box::pin(self.engine.ask(ask))
     }
+}
+
+impl Claiming {
+    /// Takes all shards over, and lists what they have. After an error the shards that were taken are taken again.
+    fn claim(&self) -> Result<Vec<Consumer>, StoreError> {
+        let open = |source| StoreError::OpenCatalog { path: self.config.catalog(), source };
+        let catalog = (self.open_catalog)().map_err(open)?;
+        // SQLite syncs what is in its files, not that they are there.
+        let dir = &self.config.dir;
+        self.disk.sync_dir(dir).map_err(StoreError::disk("sync the directory", dir))?;
+        // Should there be no room for the claims, questions see these.
+        self.shelf.put(catalog.files().map_err(open)?);
+        let parts = Parts {
+            disk: self.disk.clone(),
+            catalog: catalog.clone(),
+            shelf: self.shelf.clone(),
+            metrics: self.metrics.clone(),
+            mac: self.mac.clone(),
+            dir: dir.clone(),
+            flush: self.config.flush,
+            raw_retention: self.config.raw_retention,
+            raw_bytes_max: self.config.raw_bytes_max,
+        };
+        let mut consumers = Vec::new();
+        for (number, bus) in (0..).zip(&self.bus) {
+            let shard = Shard::open(parts.clone(), number, bus.reader())?;
+            consumers.push(Consumer { shard, number, bus: bus.clone() });
+        }
+        // After the claims: from here on only these consumers add to the catalog.
+        self.shelf.put(catalog.files().map_err(open)?);
+        self.show_room(0);
+        Ok(consumers)
+    }
+
+    fn found_no_room(&self, error: &StoreError) {
+        self.show_room(1);
+        let source = std::error::Error::source(error).map(tracing::field::display);
+        tracing::warn!(error = %error, source, "no room to take the shards over: ingest waits");
+    }
+
+    fn show_room(&self, no_room: i64) {
+        for number in 0..shards_of(&self.bus) {
+            self.metrics.no_room.with_label_values(&[&number.to_string()]).set(no_room);
+        }
+    }
+}
+
+fn shards_of(bus: &[Writer]) -> u32 {
+    u32::try_from(bus.len()).expect("a site has a few shards")
 }
 
 impl Consumer {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Where a hook is called: its failure is the death of the process there.
+/// Where in a step a hook is called: its failure is the death of the process there, or before it a disk that is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitPoint {
     /// Nothing has happened.
@@ -51,8 +51,11 @@ impl MemoryCatalog {
     }
 
     fn hook(&self, point: CommitPoint) -> Result<(), CatalogError> {
-        (self.hook)(point)
-            .map_err(|e| CatalogError::Failed { attempt: "move the shard", source: Box::new(e) })
+        let attempt = "move the shard";
+        (self.hook)(point).map_err(|e| match point == CommitPoint::Before && disk::is_full(&e) {
+            true => CatalogError::NoRoom { attempt, source: Box::new(e) },
+            false => CatalogError::Failed { attempt, source: Box::new(e) },
+        })
     }
 }
 

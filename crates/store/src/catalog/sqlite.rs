@@ -1,7 +1,11 @@
 //! The catalog as a file of SQLite: WAL with `synchronous=FULL` (`NORMAL` loses steps at a power cut), one connection,
 //! every transaction `BEGIN IMMEDIATE`.
 //!
-//! sqlx runs SQLite on a thread of its own, so waiting for it needs no runtime.
+//! sqlx runs SQLite on a thread of its own, so waiting for it needs no runtime. Its transactions are not used: when the
+//! disk is full SQLite rolls back by itself, and sqlx then believes for ever that it is inside of one.
+//!
+//! A full disk shows as `SQLITE_FULL` where the log grows, and as `SQLITE_IOERR_SHMSIZE` where the log's index does, which
+//! is made anew at each opening. Nothing of a transaction that ended so takes effect.
 
 use super::{Catalog, CatalogError, Commit, FileEntry, Mark, Place, Step};
 use crate::file::FileName;
@@ -10,13 +14,16 @@ use model::Timestamp;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection, Row};
+use sqlx::{ConnectOptions, Row};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 /// `PRAGMA user_version` of the schema below. A newer one is refused; an older one would be moved up here.
 const VERSION: i64 = 1;
+
+/// `SQLITE_FULL` and `SQLITE_IOERR_SHMSIZE`, as extended result codes.
+const FULL: [&str; 2] = ["13", "4874"];
 
 const SCHEMA: &str = "
 CREATE TABLE shards (
@@ -66,38 +73,81 @@ impl SqliteCatalog {
         })
     }
 
+    /// Bounds the file, for this process: beyond so many pages of 4 KiB there is no room, as on a disk that is full. At
+    /// least as many as it has.
+    pub fn set_pages_max(&self, pages: u32) -> Result<(), CatalogError> {
+        let pragma = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+        let mut connection = self.connection();
+        let set = block_on(sqlx::raw_sql(pragma).execute(&mut *connection));
+        set.map(drop).map_err(failed("bound the catalog"))
+    }
+
     fn connection(&self) -> MutexGuard<'_, SqliteConnection> {
         self.connection.lock().expect("nothing panics while it holds the catalog")
     }
 }
 
+/// Whether the work of a transaction is to take effect.
+enum Ended<T> {
+    Commit(T),
+    RollBack(T),
+}
+
+/// All of the work takes effect, or after an error or [`Ended::RollBack`] none.
+async fn transaction<T>(
+    connection: &mut SqliteConnection,
+    failed: &impl Fn(sqlx::Error) -> CatalogError,
+    work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<Ended<T>, CatalogError>,
+) -> Result<T, CatalogError> {
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await.map_err(failed)?;
+    let ended = match work(&mut *connection).await {
+        Ok(Ended::Commit(answer)) => {
+            sqlx::raw_sql("COMMIT").execute(&mut *connection).await.map_err(failed).map(|_| answer)
+        }
+        Ok(Ended::RollBack(answer)) => {
+            let rolled_back = sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await;
+            return rolled_back.map_err(failed).map(|_| answer);
+        }
+        Err(error) => Err(error),
+    };
+    if ended.is_err() {
+        // It fails where SQLite has rolled back by itself. Where it fails otherwise, the next transaction cannot begin.
+        let _ = sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await;
+    }
+    ended
+}
+
 async fn prepare(connection: &mut SqliteConnection, shards: u32) -> Result<(), CatalogError> {
     let failed = failed("prepare the catalog");
-    let mut step = connection.begin_with("BEGIN IMMEDIATE").await.map_err(&failed)?;
-    let found: i64 =
-        sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *step).await.map_err(&failed)?;
-    if found > VERSION {
-        return Err(CatalogError::Newer { expected: VERSION, found });
-    }
-    if found == 0 {
-        sqlx::raw_sql(SCHEMA).execute(&mut *step).await.map_err(&failed)?;
-        for shard in 0..shards {
-            sqlx::query("INSERT INTO shards VALUES (?, 0, 0, NULL)")
-                .bind(shard)
-                .execute(&mut *step)
-                .await
-                .map_err(&failed)?;
+    transaction(connection, &failed, async |step| {
+        let found: i64 = sqlx::query_scalar("PRAGMA user_version")
+            .fetch_one(&mut *step)
+            .await
+            .map_err(&failed)?;
+        if found > VERSION {
+            return Err(CatalogError::Newer { expected: VERSION, found });
         }
-        sqlx::raw_sql("PRAGMA user_version = 1").execute(&mut *step).await.map_err(&failed)?;
-    }
-    let found: u32 = sqlx::query_scalar("SELECT count(*) FROM shards")
-        .fetch_one(&mut *step)
-        .await
-        .map_err(&failed)?;
-    if found != shards {
-        return Err(CatalogError::OtherShards { expected: shards, found });
-    }
-    step.commit().await.map_err(&failed)
+        if found == 0 {
+            sqlx::raw_sql(SCHEMA).execute(&mut *step).await.map_err(&failed)?;
+            for shard in 0..shards {
+                sqlx::query("INSERT INTO shards VALUES (?, 0, 0, NULL)")
+                    .bind(shard)
+                    .execute(&mut *step)
+                    .await
+                    .map_err(&failed)?;
+            }
+            sqlx::raw_sql("PRAGMA user_version = 1").execute(&mut *step).await.map_err(&failed)?;
+        }
+        let found: u32 = sqlx::query_scalar("SELECT count(*) FROM shards")
+            .fetch_one(&mut *step)
+            .await
+            .map_err(&failed)?;
+        if found != shards {
+            return Err(CatalogError::OtherShards { expected: shards, found });
+        }
+        Ok(Ended::Commit(()))
+    })
+    .await
 }
 
 impl Catalog for SqliteCatalog {
@@ -108,17 +158,14 @@ impl Catalog for SqliteCatalog {
     fn claim(&self, shard: u32) -> Result<Place, CatalogError> {
         let failed = failed("claim a shard");
         let mut connection = self.connection();
-        block_on(async {
-            let mut step = connection.begin_with("BEGIN IMMEDIATE").await.map_err(&failed)?;
+        block_on(transaction(&mut connection, &failed, async |step| {
             sqlx::query("UPDATE shards SET claim = claim + 1 WHERE shard = ?")
                 .bind(shard)
                 .execute(&mut *step)
                 .await
                 .map_err(&failed)?;
-            let place = place(&mut step, shard, &failed).await?;
-            step.commit().await.map_err(&failed)?;
-            Ok(place)
-        })
+            Ok(Ended::Commit(place(step, shard, &failed).await?))
+        }))
     }
 
     fn files(&self) -> Result<Vec<FileEntry>, CatalogError> {
@@ -150,9 +197,7 @@ impl Catalog for SqliteCatalog {
     fn commit(&self, step: &Step) -> Result<Commit, CatalogError> {
         let failed = failed("move the shard");
         let mut connection = self.connection();
-        block_on(async {
-            let mut transaction =
-                connection.begin_with("BEGIN IMMEDIATE").await.map_err(&failed)?;
+        block_on(transaction(&mut connection, &failed, async |transaction| {
             let moved = sqlx::query(
                 "UPDATE shards SET next = ?, taken = ? \
                  WHERE shard = ? AND next = ? AND taken IS ? AND claim = ?",
@@ -167,9 +212,8 @@ impl Catalog for SqliteCatalog {
             .await
             .map_err(&failed)?;
             if moved.rows_affected() != 1 {
-                let found = place(&mut transaction, step.shard, &failed).await?;
-                transaction.rollback().await.map_err(&failed)?;
-                return Ok(Commit::LostPlace(found));
+                let found = place(transaction, step.shard, &failed).await?;
+                return Ok(Ended::RollBack(Commit::LostPlace(found)));
             }
             for file in &step.files {
                 sqlx::query("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)")
@@ -198,9 +242,8 @@ impl Catalog for SqliteCatalog {
                 .execute(&mut *transaction)
                 .await
                 .map_err(&failed)?;
-            transaction.commit().await.map_err(&failed)?;
-            Ok(Commit::Done)
-        })
+            Ok(Ended::Commit(Commit::Done))
+        }))
     }
 }
 
@@ -240,7 +283,15 @@ fn file(
 }
 
 fn failed(attempt: &'static str) -> impl Fn(sqlx::Error) -> CatalogError {
-    move |source| CatalogError::Failed { attempt, source: Box::new(source) }
+    move |error| {
+        let code = error.as_database_error().and_then(|error| error.code());
+        let is_full = code.is_some_and(|code| FULL.contains(&&*code));
+        let source = Box::new(error);
+        match is_full {
+            true => CatalogError::NoRoom { attempt, source },
+            false => CatalogError::Failed { attempt, source },
+        }
+    }
 }
 
 /// SQLite counts to 2^63, and so far no offset comes: at a million records a second, in 292,000 years.

@@ -4,6 +4,7 @@ mod catalog;
 mod cuts;
 mod files;
 mod formats;
+mod full;
 mod ingest;
 mod isolation;
 mod plant;

@@ -13,7 +13,7 @@ use model::{
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::catalog::Catalog;
+use store::catalog::{Catalog, CatalogError};
 use store::metrics::Metrics;
 use store::shard::{Flushed, Now, Parts, Shard};
 use store::shelf::Shelf;
@@ -215,6 +215,12 @@ pub fn names(disk: &dyn disk::Disk, table: &str) -> Vec<String> {
     names.into_iter().filter(|name| name.starts_with(&prefix)).collect()
 }
 
+fn bus_in(dir: &tempfile::TempDir) -> (SharedDisk, Shards) {
+    let disk: SharedDisk = Arc::new(RealDisk);
+    let bus = Shards::open(disk.clone(), &dir.path().join("bus"), 4, LOG, 1024).unwrap();
+    (disk, bus)
+}
+
 /// A store that runs, over a bus of four shards in a temporary directory.
 pub struct Running {
     pub store: Arc<Store>,
@@ -231,11 +237,25 @@ impl Running {
     }
 
     pub async fn start_in(dir: tempfile::TempDir, configure: impl FnOnce(&mut Config)) -> Self {
-        let disk: SharedDisk = Arc::new(RealDisk);
-        let bus = Shards::open(disk.clone(), &dir.path().join("bus"), 4, LOG, 1024).unwrap();
+        let (disk, bus) = bus_in(&dir);
         let mut config = Config::new(dir.path().join("store"));
         configure(&mut config);
         let store = Store::open(disk, config, bus.writers().to_vec(), mac()).await.unwrap();
+        Self::of(dir, bus, store)
+    }
+
+    /// Over a catalog that is opened like that.
+    pub fn start_over(
+        dir: tempfile::TempDir,
+        open_catalog: impl Fn() -> Result<Arc<dyn Catalog>, CatalogError> + Send + Sync + 'static,
+    ) -> Self {
+        let (disk, bus) = bus_in(&dir);
+        let config = Config::new(dir.path().join("store"));
+        let store = Store::open_over(disk, config, bus.writers(), mac(), open_catalog).unwrap();
+        Self::of(dir, bus, store)
+    }
+
+    fn of(dir: tempfile::TempDir, bus: Shards, store: Store) -> Self {
         let store = Arc::new(store);
         let (stop, stopped) = oneshot::channel();
         let running = store.clone();
