@@ -3,8 +3,11 @@
 use crate::plant::{Device, Running, START_US, readings};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// From the first question to the last: it takes some ten seconds.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_is_never_seen_twice_and_never_vanishes_during_flushes() {
@@ -22,6 +25,7 @@ async fn a_row_is_never_seen_twice_and_never_vanishes_during_flushes() {
                        count(distinct sequence), \
                        (select coalesce(sum(count), 0) from readings_1m) from readings";
             let mut seen = 0;
+            let start = Instant::now();
             while !done.load(Ordering::Acquire) || seen < PACKS * READINGS {
                 let row = running.ask(sql).await.unwrap().rows.remove(0);
                 let [rows, distinct, packs, rolled_up] =
@@ -31,6 +35,8 @@ async fn a_row_is_never_seen_twice_and_never_vanishes_during_flushes() {
                 assert_eq!(rows, rolled_up, "the rollup is of another instant");
                 assert!(rows >= seen, "{seen} rows were there, and then {rows}");
                 seen = rows;
+                let what = "rows were put on the bus, and are not all seen";
+                assert!(start.elapsed() < PATIENCE, "{} {what}: {seen}", PACKS * READINGS);
                 asked.send_modify(|asked| *asked += 1);
             }
         }
