@@ -33,7 +33,9 @@ pub fn check(root: &Path) -> Result<Vec<Finding>> {
     let pages = tree::pages(root, "", "md")?;
 
     let mut findings = invariants_and_code(&invariants, &code);
+    findings.extend(counters_and_code(&code));
     findings.extend(threats_and_code(&threats, &invariants, &runbooks, &code));
+    findings.extend(labels(&pages, &invariants));
     findings.extend(broken_links(&pages, |path| root.join(path).exists()));
     Ok(findings)
 }
@@ -180,15 +182,55 @@ fn invariants_and_code(page: &str, code: &Code) -> Vec<Finding> {
     findings
 }
 
+/// A station's list `INVARIANTS` is of counters that it shows with 0: each must be raised somewhere, or the 0 says nothing.
+fn counters_and_code(code: &Code) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (file, text) in &code.ships {
+        let Some((before, rest)) = text.split_once("const INVARIANTS:") else { continue };
+        let Some((list, after)) = rest.split_once("];") else { continue };
+        let dir = file.split_inclusive('/').take(2).collect::<String>();
+        let others = code.ships.iter().filter(|(path, _)| path.starts_with(&dir) && *path != file);
+        let elsewhere: Vec<&str> =
+            others.map(|(_, text)| text.as_str()).chain([before, after]).collect();
+        for id in ids(list) {
+            let label = format!("\"INV-{id}\"");
+            if !elsewhere.iter().any(|text| text.contains(&label)) {
+                findings.push(format!("{file}: nothing in {dir} raises the counter of INV-{id}"));
+            }
+        }
+    }
+    findings
+}
+
+/// A page that tells which label to look for must write it as the counters do: `invariant="INV-ACK-1"`.
+fn labels(pages: &[Page], invariants: &str) -> Vec<Finding> {
+    let known = invariant_ids(invariants);
+    let mut findings = Vec::new();
+    for page in pages {
+        for rest in page.text.split("invariant=\"").skip(1) {
+            let label = rest.split('"').next().unwrap_or_default();
+            let is_known = label.strip_prefix("INV-").is_some_and(|id| known.contains(id));
+            if !is_known && label != "…" {
+                findings.push(format!(
+                    "{}: the label `{label}` is none: expected `INV-` and an id of {INVARIANTS}",
+                    page.name()
+                ));
+            }
+        }
+    }
+    findings
+}
+
+fn invariant_ids(page: &str) -> BTreeSet<String> {
+    let rows = table(page, &INVARIANTS_HEADER).into_iter().flatten();
+    rows.filter_map(|row| row.first().cloned()).collect()
+}
+
 fn threats_and_code(page: &str, invariants: &str, runbooks: &[Page], code: &Code) -> Vec<Finding> {
     let Some(rows) = table(page, &THREATS_HEADER) else {
         return vec![format!("{THREATS}: expected a table `{}`", THREATS_HEADER.join(" | "))];
     };
-    let known: BTreeSet<String> = table(invariants, &INVARIANTS_HEADER)
-        .into_iter()
-        .flatten()
-        .filter_map(|row| row.first().cloned())
-        .collect();
+    let known = invariant_ids(invariants);
     let mut findings = Vec::new();
     let (mut seen, mut named, mut played) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for row in &rows {
@@ -402,6 +444,25 @@ mod tests {
     }
 
     #[test]
+    fn a_counter_that_nobody_can_raise_is_found() {
+        let list = "const INVARIANTS: [&str; 2] = [\"INV-ACK-1\", \"INV-AUTH-1\"];\n";
+        let raised = "fn late() { violated(\"INV-ACK-1\") }";
+        let elsewhere = "fn revoked() { violated(\"INV-AUTH-1\") }";
+        let found = |spool: &str, other_station: &str| {
+            counters_and_code(&Code::of(&[
+                page("crates/bus/src/metrics.rs", &format!("{list}{raised}")),
+                page("crates/bus/src/spool.rs", spool),
+                page("crates/store/src/shard.rs", other_station),
+            ]))
+        };
+        assert_eq!(found(elsewhere, ""), [""; 0]);
+        assert_eq!(
+            found("/// Holds INV-AUTH-1.", elsewhere),
+            ["crates/bus/src/metrics.rs: nothing in crates/bus/ raises the counter of INV-AUTH-1"]
+        );
+    }
+
+    #[test]
     fn an_invariant_held_by_what_is_not_there_is_found() {
         let one = |found: &str| vec![format!("docs/invariants.md, ACK-1: {found}")];
         assert_eq!(invariant(2, "the disk"), one("held by nothing"));
@@ -481,6 +542,21 @@ mod tests {
                 "docs/runbooks/power.md: no row of docs/threats/register.md links to it",
             ]
         );
+    }
+
+    #[test]
+    fn a_page_that_calls_a_counters_label_otherwise_is_found() {
+        let invariants = drawn(INVARIANTS_HEADER, GOOD_INVARIANT);
+        let found = |text: &str| labels(&[page("docs/a.md", text)], &invariants);
+        for good in ["`v{invariant=\"INV-ACK-1\"}`", "`v{invariant=\"…\"}`", "`v{invariant}`"] {
+            assert_eq!(found(good), [""; 0], "{good}");
+        }
+        for label in ["ACK-1", "INV-ACK-9", ""] {
+            let expected = format!(
+                "docs/a.md: the label `{label}` is none: expected `INV-` and an id of docs/invariants.md"
+            );
+            assert_eq!(found(&format!("`v{{invariant=\"{label}\"}}` is above 0")), [expected]);
+        }
     }
 
     #[test]
