@@ -52,7 +52,7 @@ enum Command {
     },
     /// Ask the store a question in SQL.
     ///
-    /// Tables: readings, readings_1m, quarantine, losses. Example:
+    /// Tables: readings, readings_1m, quarantine, losses, gaps. Example:
     /// plimsoll query "select device, series, avg(value) from readings group by 1, 2 order by 1, 2"
     Query {
         /// One SELECT statement.
