@@ -1,6 +1,7 @@
 //! What a gateway needs to decide by itself: its zone's devices, their keys, and the policies.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The newest word of the control plane to one gateway. A gateway keeps it durably and never goes back to an older
 /// generation (INV-FRESH-1).
@@ -25,7 +26,13 @@ pub struct BundleDevice {
     pub standing: Standing,
     /// SHA-256 of the SubjectPublicKeyInfo of each TLS key that may connect as this device, in hex.
     pub tls_keys: Vec<String>,
-    /// Keys that seal this device's messages: the present one and those whose messages may still be on their way.
+    /// Of those, the ones that another has replaced, each with the time (in milliseconds since 1970) from which it may
+    /// connect no more, by the clock that judges certificates, whether or not there is a newer bundle by then. A gateway
+    /// that does not know this field lets them connect until its next bundle.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tls_keys_until_ms: BTreeMap<String, i64>,
+    /// Every key that sealed this device's messages, oldest first, up to a bound of control's: there is no telling what a
+    /// backlog still holds. A revoked device has none.
     pub seal_keys: Vec<BundleKey>,
 }
 

@@ -2,13 +2,13 @@
 
 use anyhow::{Context, Result, bail};
 use disk::{Disk, SharedDisk};
-use keys::ca::{Authority, Profile};
-use keys::{Leaf, NotAfter, UnixTime, file, pem};
+use keys::ca::Authority;
+use keys::{UnixTime, file};
+use model::hex;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
-use trust::cose::{SecretKey, Signer};
+use trust::cose::SecretKey;
 use trust::mac::MacKey;
 
 /// How many shards a new site's bus has. Fixed for the site's life, since a device's shard is computed from it.
@@ -57,7 +57,6 @@ pub struct Site {
     pub file: SiteFile,
     pub dir: PathBuf,
     pub authority: Arc<Authority>,
-    pub control_chain: Vec<Vec<u8>>,
     pub bus_key: MacKey,
     pub token: String,
     /// Nothing of it existed before.
@@ -89,25 +88,25 @@ impl Site {
             &format!("{} site CA", file.name),
             now,
         )?;
-        let control_key = file::load_or_generate(
-            disk.as_ref(),
-            &dir.join("control.key"),
-            model::envelope::Algorithm::Esp256,
-        )?;
-        let control_chain =
-            control_certificate(disk.as_ref(), &dir, &file.name, &authority, &control_key, now)?;
+        let esp256 = model::envelope::Algorithm::Esp256;
+        file::load_or_generate(disk.as_ref(), &dir.join("control.key"), esp256)?;
         let bus_key = MacKey::new(secret(disk.as_ref(), &dir.join("bus.key"))?);
-        let token = hex(&secret(disk.as_ref(), &dir.join("api.secret"))?);
+        let token = hex::encode(&secret(disk.as_ref(), &dir.join("api.secret"))?);
         let shown = format!("{token}\n");
         keep(disk.as_ref(), &dir.join("api.token"), shown.as_bytes())?;
         keep(disk.as_ref(), &SiteFile::path(data), &serde_json::to_vec_pretty(&file)?)?;
         let authority = Arc::new(authority);
-        Ok(Self { file, dir, authority, control_chain, bus_key, token, is_new })
+        Ok(Self { file, dir, authority, bus_key, token, is_new })
     }
 
     /// The key of control's own listener. It is read where it is used, so that nothing else holds it.
     pub fn control_key(&self) -> Result<SecretKey> {
         Ok(file::load(&disk::RealDisk, &self.dir.join("control.key"))?)
+    }
+
+    /// Where control keeps the certificate of its own listener.
+    pub fn control_certificate(&self) -> PathBuf {
+        self.dir.join("control.pem")
     }
 }
 
@@ -117,31 +116,6 @@ fn keep(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()> {
         return Ok(());
     }
     disk::replace(disk, path, bytes).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Control's certificate is made anew when it is missing or past two thirds of its life.
-fn control_certificate(
-    disk: &dyn Disk,
-    dir: &Path,
-    site: &str,
-    authority: &Authority,
-    key: &SecretKey,
-    now: UnixTime,
-) -> Result<Vec<Vec<u8>>> {
-    const LIFE: Duration = Duration::from_secs(90 * 86_400);
-    let path = dir.join("control.pem");
-    if disk.exists(&path)? {
-        let der = pem::decode(pem::CERTIFICATE, &disk.read(&path, pem::FILE_BYTES_MAX)?)?;
-        let leaf = Leaf::parse(&der[0])?;
-        if leaf.spki_der == key.public().to_spki_der() && !leaf.needs_renewal(now) {
-            return Ok(der);
-        }
-    }
-    let profile = Profile::Control { site: site.to_owned() };
-    let end = NotAfter::At(UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + LIFE));
-    let der = authority.issue(&key.public().to_spki_der(), &profile, now, end)?;
-    disk::replace(disk, &path, pem::encode(pem::CERTIFICATE, &der).as_bytes())?;
-    Ok(vec![der])
 }
 
 fn secret(disk: &dyn Disk, path: &Path) -> Result<[u8; 32]> {
@@ -156,8 +130,4 @@ fn secret(disk: &dyn Disk, path: &Path) -> Result<[u8; 32]> {
         .try_into()
         .ok()
         .with_context(|| format!("{}: expected 32 bytes, found {found}", path.display()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -196,7 +196,7 @@ fn control_config(
         registry: data.join("control/registry.sqlite"),
         authority: site.authority.clone(),
         key: site.control_key()?,
-        chain: site.control_chain.clone(),
+        certificate: site.control_certificate(),
         makers: vec![maker.to_vec()],
         token: site.token.clone(),
         policies: policy::DEFAULT_POLICIES.to_owned(),

@@ -1,17 +1,28 @@
-//! What a gateway is told: its own zone's devices with the keys that count now, and the policies.
+//! What a gateway is told: its own zone's devices with the keys that count, and the policies.
+//!
+//! | key | is in the bundle |
+//! | --- | --- |
+//! | TLS, present | always |
+//! | TLS, replaced | until its grace ends, with that time: a gateway that hears of no newer bundle must know it too |
+//! | sealing, present or replaced | always: a backlog is in strict order, so one message that is refused for its key would hold up all behind it for ever, and nobody knows what a backlog still holds |
+//! | any, of a revoked device | never |
+//!
+//! So that a device which makes key after key cannot make the bundle too long for its gateway, only its newest sealing
+//! keys are in it, up to [`Keys::seal_max`]. What an older one sealed stays in the device's backlog (INV-COST-1).
 
 use crate::directory::{Device, Directory, Key};
 use api::{Bundle, BundleDevice, BundleKey, Purpose, Role, Standing};
 use model::Timestamp;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// For how long a key that another has replaced stays good at gateways.
+/// Which keys of a device a bundle has.
 #[derive(Clone, Copy, Debug)]
-pub struct Grace {
-    /// A sealing key: messages that it sealed may wait in the device's backlog.
-    pub seal: Duration,
-    /// A TLS key: the answer with the new certificate may have been lost on its way.
-    pub tls: Duration,
+pub struct Keys {
+    /// For how long a TLS key that another has replaced may still connect.
+    pub tls_grace: Duration,
+    /// The most sealing keys of one device.
+    pub seal_max: usize,
 }
 
 /// Compiles the bundle of one gateway. Devices that are listed and were never seen are left out: they have no keys.
@@ -20,10 +31,10 @@ pub fn compile(
     gateway: &Device,
     site: &str,
     policies: &str,
-    grace: Grace,
+    keys: Keys,
     now: Timestamp,
 ) -> Bundle {
-    let of_zone = |device: &&std::sync::Arc<Device>| {
+    let of_zone = |device: &&Arc<Device>| {
         device.zone == gateway.zone
             && device.role == Role::Device
             && device.standing != Standing::Listed
@@ -37,26 +48,39 @@ pub fn compile(
         devices: directory
             .devices(None)
             .filter(of_zone)
-            .map(|device| entry(device, grace, now))
+            .map(|device| entry(device, keys, now))
             .collect(),
         policies: policies.to_owned(),
     }
 }
 
-/// A device that is quarantined or revoked keeps its keys here, so that a gateway can say who it refuses, and why.
-fn entry(device: &Device, grace: Grace, now: Timestamp) -> BundleDevice {
-    let live = |purpose, grace| {
-        device.keys_for(purpose).filter(move |key: &&std::sync::Arc<Key>| key.is_live(grace, now))
+/// A device that is quarantined keeps its keys here, since it may come back. Of a revoked one the standing is enough for
+/// a gateway to say whom it refuses, and why.
+fn entry(device: &Device, keys: Keys, now: Timestamp) -> BundleDevice {
+    let counts = device.standing != Standing::Revoked;
+    let tls = device.keys_for(Purpose::Tls).filter(|key| key.is_live(keys.tls_grace, now));
+    let tls: Vec<_> = tls.filter(|_| counts).collect();
+    let seal = device.keys_for(Purpose::Seal).skip(left_out(device, keys.seal_max));
+    let until = |key: &&Arc<Key>| {
+        let until = key.until(keys.tls_grace)?;
+        Some((key.spki_sha256.to_string(), until.as_us().div_euclid(1000)))
     };
     BundleDevice {
         id: device.id.to_string(),
         zone: device.zone.to_string(),
         standing: device.standing,
-        tls_keys: live(Purpose::Tls, grace.tls).map(|key| key.spki_sha256.to_string()).collect(),
-        seal_keys: live(Purpose::Seal, grace.seal)
+        tls_keys: tls.iter().map(|key| key.spki_sha256.to_string()).collect(),
+        tls_keys_until_ms: tls.iter().filter_map(until).collect(),
+        seal_keys: seal
+            .filter(|_| counts)
             .map(|key| BundleKey { id: key.id.to_string(), spki: hex(&key.spki) })
             .collect(),
     }
+}
+
+/// How many sealing keys of a device no bundle has, since it has had so many newer ones.
+pub fn left_out(device: &Device, seal_max: usize) -> usize {
+    device.keys_for(Purpose::Seal).count().saturating_sub(seal_max)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -104,10 +128,9 @@ mod tests {
 
     fn bundle(devices: Vec<Device>, now: Timestamp) -> Bundle {
         let gateway = device("gw-1", Role::Gateway, "hall");
-        let grace =
-            Grace { seal: Duration::from_secs(30 * 86_400), tls: Duration::from_secs(7 * 86_400) };
+        let keys = Keys { tls_grace: Duration::from_secs(7 * 86_400), seal_max: 3 };
         let directory = Directory::new(4, devices.into_iter().chain([gateway.clone()]));
-        compile(&directory, &gateway, "site", "permit (principal, action, resource);", grace, now)
+        compile(&directory, &gateway, "site", "permit (principal, action, resource);", keys, now)
     }
 
     #[test]
@@ -140,28 +163,70 @@ mod tests {
         assert_eq!(told.devices[0].tls_keys, [key(1, Purpose::Tls).spki_sha256.to_string()]);
     }
 
-    /// What was sealed before a rotation is still on its way after it.
+    /// A device whose keys were replaced at these days: each time both, the newest being the present ones.
+    fn rotated(days: &[i64]) -> Device {
+        let start = device("pump-1", Role::Device, "hall");
+        days.iter().zip(1..).fold(start, |pump, (day, n)| {
+            let at = Timestamp(day * DAY_US);
+            let pump = pump.with_key(key(2 * n, Purpose::Seal), at);
+            pump.with_key(key(2 * n + 1, Purpose::Tls), at)
+        })
+    }
+
+    fn told(pump: &Device, day: i64) -> BundleDevice {
+        bundle(vec![pump.clone()], Timestamp(day * DAY_US)).devices.remove(0)
+    }
+
+    /// A gateway that does not know a key answers 0x87, and the device keeps the message and all that is behind it.
     #[test]
-    fn a_replaced_key_stays_for_its_grace() {
-        let start = Timestamp(0);
-        let pump = [(1, Purpose::Seal), (2, Purpose::Tls), (3, Purpose::Seal), (4, Purpose::Tls)]
-            .into_iter()
-            .fold(device("pump-1", Role::Device, "hall"), |pump, (seed, purpose)| {
-                pump.with_key(key(seed, purpose), start)
-            });
-        let counts = |day: i64| {
-            let told = bundle(vec![pump.clone()], Timestamp(day * DAY_US));
-            (told.devices[0].tls_keys.len(), told.devices[0].seal_keys.len())
-        };
-        assert_eq!(counts(0), (2, 2));
-        assert_eq!(counts(6), (2, 2));
-        assert_eq!(counts(7), (1, 2));
-        assert_eq!(counts(29), (1, 2));
-        assert_eq!(counts(30), (1, 1));
-        let told = bundle(vec![pump.clone()], Timestamp(30 * DAY_US));
-        assert_eq!(told.devices[0].seal_keys[0].id, key(3, Purpose::Seal).id.to_string());
-        let spki: String =
-            key(3, Purpose::Seal).spki.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(told.devices[0].seal_keys[0].spki, spki);
+    fn what_any_key_of_a_device_sealed_is_admitted_however_late_it_comes() {
+        let pump = rotated(&[0, 60, 120]);
+        let all = [2, 4, 6].map(|n| key(n, Purpose::Seal).id.to_string());
+        for day in [120, 150, 151, 5000] {
+            let ids: Vec<_> = told(&pump, day).seal_keys.into_iter().map(|key| key.id).collect();
+            assert_eq!(ids, all, "day {day}");
+        }
+        let hex: String =
+            key(6, Purpose::Seal).spki.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(told(&pump, 120).seal_keys[2].spki, hex);
+        let quarantined = Device { standing: Standing::Quarantined, ..pump };
+        assert_eq!(told(&quarantined, 120).seal_keys.len(), 3, "it may come back");
+    }
+
+    /// INV-COST-1.
+    #[test]
+    fn of_a_device_that_makes_key_after_key_the_newest_stay() {
+        let pump = rotated(&[0, 0, 1, 1, 2]);
+        let ids: Vec<_> = told(&pump, 2).seal_keys.into_iter().map(|key| key.id).collect();
+        assert_eq!(ids, [6, 8, 10].map(|n| key(n, Purpose::Seal).id.to_string()));
+        assert_eq!(left_out(&pump, 3), 2);
+        assert_eq!(left_out(&pump, 5), 0);
+    }
+
+    /// A gateway that is cut off, or hears of no change for years, must not go on with a key that leaked and was replaced.
+    #[test]
+    fn a_replaced_tls_key_is_told_with_the_time_at_which_it_ends() {
+        let pump = rotated(&[0, 10]);
+        let (old, new) = (key(3, Purpose::Tls).spki_sha256, key(5, Purpose::Tls).spki_sha256);
+        for day in [10, 16] {
+            let told = told(&pump, day);
+            assert_eq!(told.tls_keys, [old.to_string(), new.to_string()], "day {day}");
+            let until = [(old.to_string(), 17 * DAY_US / 1000)];
+            assert_eq!(told.tls_keys_until_ms.into_iter().collect::<Vec<_>>(), until);
+        }
+        let told = told(&pump, 17);
+        assert_eq!(told.tls_keys, [new.to_string()]);
+        assert!(told.tls_keys_until_ms.is_empty());
+    }
+
+    #[test]
+    fn a_revoked_device_has_no_keys_at_gateways() {
+        let mut pump = rotated(&[0, 10]);
+        pump.standing = Standing::Revoked;
+        let told = told(&pump, 10);
+        assert_eq!(
+            (told.standing, told.tls_keys, told.seal_keys),
+            (Standing::Revoked, vec![], vec![])
+        );
     }
 }

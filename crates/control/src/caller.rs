@@ -3,12 +3,12 @@
 //! The table of endpoints is the router: what is not in it cannot be reached, and what is in it has a scope
 //! (INV-LEAST-1).
 
-use crate::bundle::Grace;
 use crate::directory::{Device, Directory};
 use crate::enrol::Applicant;
 use api::{Purpose, Role, Standing, path};
 use keys::Leaf;
 use model::{DeviceId, Digest, Timestamp};
+use std::time::Duration;
 
 /// What a connection proved, once, in its handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -310,7 +310,7 @@ impl Denied {
 pub fn recognise(
     peer: &Peer,
     directory: &Directory,
-    grace: Grace,
+    grace: Duration,
     now: Timestamp,
 ) -> Result<Caller, Denied> {
     let (role, spki_sha256) = match peer {
@@ -343,7 +343,7 @@ fn check_device(
     device: &Device,
     expected: Role,
     spki_sha256: &Digest,
-    grace: Grace,
+    grace: Duration,
     now: Timestamp,
 ) -> Result<(), Denied> {
     let id = device.id.clone();
@@ -355,7 +355,7 @@ fn check_device(
         return Err(Denied::Revoked { id });
     }
     let mut keys = device.keys_for(Purpose::Tls);
-    if keys.any(|key| key.spki_sha256 == *spki_sha256 && key.is_live(grace.tls, now)) {
+    if keys.any(|key| key.spki_sha256 == *spki_sha256 && key.is_live(grace, now)) {
         Ok(())
     } else {
         Err(Denied::NotItsKey { id })

@@ -17,11 +17,12 @@ pub struct Config {
     pub site: String,
     /// The registry's SQLite file, made if it is not there.
     pub registry: PathBuf,
-    /// Signs what enrolment grants.
+    /// Signs what enrolment grants, and the listener's own certificate.
     pub authority: Arc<Authority>,
-    /// The listener's own certificates in DER, leaf first, and their key.
-    pub chain: Vec<Vec<u8>>,
+    /// The listener's own key.
     pub key: SecretKey,
+    /// Where the listener's own certificate is kept, made if it is not there; renewed while control runs.
+    pub certificate: PathBuf,
     /// Authorities whose IDevIDs are believed, in DER.
     pub makers: Vec<Vec<u8>>,
     /// What operators show.
@@ -50,18 +51,20 @@ pub struct Limits {
     /// Uplink calls at a time, each of which holds up to 13 MiB. One more gets 503 and a time to wait; so does a second
     /// one of the same gateway.
     pub uplinks_max: usize,
-    /// How many messages on the bus are remembered, so that a second attempt costs no second append; 136 bytes each.
+    /// How many messages on the bus are remembered, so that a second attempt costs no second append; 136 bytes each. And
+    /// as many records of quarantine, 48 bytes each.
     pub known: usize,
     /// How long open requests may take to end at a shutdown, before they are cut off.
     pub shutdown_time_max: Duration,
-    /// How long a certificate lives. A station renews it after two thirds of that.
+    /// How long a certificate lives, control's own too. A station renews it after two thirds of that.
     pub certificate_life: Duration,
-    /// For how long a sealing key that another has replaced stays in bundles: messages that it sealed may wait in a
-    /// backlog. After that a gateway refuses them and the device keeps them; control believes them for ever.
-    pub seal_key_grace: Duration,
-    /// For how long a TLS key that another has replaced may still connect: the answer with the new certificate may have
-    /// been lost. After that the device enrols with its IDevID again.
-    pub tls_key_grace: Duration,
+    /// For how long a key that another has replaced may still be used to connect, or by a gateway to hand up: the answer
+    /// with the new certificate may have been lost. After that the station enrols with its IDevID again. What a device
+    /// sealed is believed under any key that it ever had.
+    pub key_grace: Duration,
+    /// The most sealing keys of one device in a bundle, the newest: what an older one sealed a gateway refuses and the
+    /// device keeps. They are counted in the metrics.
+    pub seal_keys_max: usize,
     /// The most new keys of one device and purpose in a day. One more gets 429 and a time to wait.
     pub keys_per_day_max: usize,
 }
@@ -80,8 +83,10 @@ impl Default for Limits {
             known: 65_536,
             shutdown_time_max: Duration::from_secs(10),
             certificate_life: 90 * DAY,
-            seal_key_grace: 30 * DAY,
-            tls_key_grace: 7 * DAY,
+            key_grace: 7 * DAY,
+            // Forty years of a key every two months; five days of the most keys that a device may make. At 180 to 270 bytes
+            // each they are under 70 KiB of a bundle, of which a gateway reads 32 MiB.
+            seal_keys_max: 256,
             // A device that crashes and re-enrols every hour, twice over.
             keys_per_day_max: 48,
         }

@@ -39,10 +39,15 @@ impl Key {
         }
     }
 
+    /// Until when it counts as if it were the present one. `None`: it is.
+    pub fn until(&self, grace: Duration) -> Option<Timestamp> {
+        let grace_us = i64::try_from(grace.as_micros()).unwrap_or(i64::MAX);
+        self.retired_at.map(|at| Timestamp(at.as_us().saturating_add(grace_us)))
+    }
+
     /// Whether it is the present one, or was less than `grace` ago.
     pub fn is_live(&self, grace: Duration, now: Timestamp) -> bool {
-        let grace_us = i64::try_from(grace.as_micros()).unwrap_or(i64::MAX);
-        self.retired_at.is_none_or(|at| now.as_us().saturating_sub(at.as_us()) < grace_us)
+        self.until(grace).is_none_or(|until| now < until)
     }
 }
 

@@ -1,9 +1,11 @@
 //! Does what the cores decided: holds the parts together, starts and stops them.
 
-use crate::bundle::Grace;
+use crate::bundle::Keys;
+use crate::caller::{Caller, Denied};
+use crate::certificate::{self, CertificateError, Own};
 use crate::config::{Config, Limits, TOKEN_CHARS_MIN};
 use crate::enrol::Terms;
-use crate::error::{Fatal, StartError};
+use crate::error::{Fatal, StartError, told};
 use crate::gateway::Turns;
 use crate::known::Known;
 use crate::listener::{self, Listener};
@@ -11,16 +13,14 @@ use crate::metrics::Metrics;
 use crate::problem::Failure;
 use crate::registry::{ChangeError, Changed, Registry, RegistryError};
 use api::{Ownership, Query};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bus::Writer;
+use disk::RealDisk;
 use keys::ca::Authority;
-use keys::tls::{Alpn, ClientAuth};
-use keys::{Issuers, pkcs7, tls};
+use keys::{Issuers, UnixTime, est, pkcs7};
 use model::{Digest, Timestamp};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
@@ -30,11 +30,14 @@ use trust::mac::MacKey;
 pub(crate) struct Station {
     pub registry: Registry,
     pub authority: Arc<Authority>,
+    /// What the listener shows.
+    pub own: Own,
     /// EST's answer to `cacerts`, ready to send.
     pub ca_certs: String,
     pub issuers: Issuers,
     pub terms: Terms,
-    pub grace: Grace,
+    /// What of its devices' keys a gateway is told.
+    pub keys: Keys,
     pub policies: String,
     pub limits: Limits,
     /// Of the token, so that comparing takes one length.
@@ -91,12 +94,38 @@ impl Station {
         self.fatal.borrow().clone()
     }
 
+    /// The second look behind the table of scopes: somebody came to work that is not for him (INV-LEAST-1).
+    pub fn past_its_scope(&self, expected: &'static str, caller: &Caller) -> Denied {
+        let found = caller.kind();
+        self.metrics.count_violation("INV-LEAST-1");
+        tracing::error!(
+            expected,
+            found = found.as_str(),
+            "a caller got past the scope of its call"
+        );
+        Denied::OutOfScope { expected, found }
+    }
+
     pub fn failed_to_store(&self, error: RegistryError) -> Failure {
         if let Some(invariant) = error.broken_invariant() {
             self.metrics.count_violation(invariant);
         }
-        tracing::error!(error = %crate::error::told(&error), "the registry failed");
+        tracing::error!(error = %told(&error), "the registry failed");
         error.into()
+    }
+
+    fn renew_certificate(&self, now: UnixTime) -> Result<bool, CertificateError> {
+        let renewed = self.own.look(now)?;
+        if renewed {
+            self.show_certificate();
+            tracing::info!(expires_s = self.own.expires_s(), "control's own certificate renewed");
+        }
+        Ok(renewed)
+    }
+
+    fn show_certificate(&self) {
+        let expires_s = i64::try_from(self.own.expires_s()).unwrap_or(i64::MAX);
+        self.metrics.certificate_expires.set(expires_s);
     }
 
     /// Books the time since `started` under a step of the uplink; the next step begins now.
@@ -143,15 +172,24 @@ impl Control {
         }
         policy::Policies::parse(&config.policies)?;
         let anchor = config.authority.certificate_der().to_vec();
-        let ca_certs = STANDARD.encode(pkcs7::encode(std::slice::from_ref(&anchor))?);
+        let ca_certs = est::encode_body(&pkcs7::encode(std::slice::from_ref(&anchor))?);
         let issuers = Issuers::new(&config.site, vec![anchor], config.makers)?;
-        let (auth, alpn) = (ClientAuth::Optional, Alpn::Http11);
-        let tls = tls::server(&config.chain, &config.key, &issuers.anchors(), auth, alpn)?;
-        let registry = Registry::open(&config.registry, &config.site, &config.policies).await?;
         let limits = config.limits;
+        let own = certificate::Terms {
+            disk: Arc::new(RealDisk),
+            path: config.certificate,
+            site: config.site.clone(),
+            key: config.key,
+            authority: config.authority.clone(),
+            issuers: issuers.clone(),
+            life: limits.certificate_life,
+        };
+        let own = Own::open(own, UnixTime::now())?;
+        let registry = Registry::open(&config.registry, &config.site, &config.policies).await?;
         let station = Arc::new(Station {
             registry,
             authority: config.authority,
+            own,
             ca_certs,
             issuers,
             terms: Terms {
@@ -159,7 +197,7 @@ impl Control {
                 life: limits.certificate_life,
                 keys_per_day_max: limits.keys_per_day_max,
             },
-            grace: Grace { seal: limits.seal_key_grace, tls: limits.tls_key_grace },
+            keys: Keys { tls_grace: limits.key_grace, seal_max: limits.seal_keys_max },
             policies: config.policies,
             token: trust::digest(config.token.as_bytes()),
             query,
@@ -174,15 +212,22 @@ impl Control {
             fatal: watch::Sender::new(None),
             limits,
         });
+        station.show_certificate();
         let listen = |source| StartError::Listen { at: config.listen, source };
         let socket = TcpListener::bind(config.listen).await.map_err(listen)?;
         let local_addr = socket.local_addr().map_err(listen)?;
         let connections = TaskTracker::new();
-        let listener = Listener::new(station.clone(), tls, connections.clone());
+        let listener = Listener::new(station.clone(), connections.clone());
         connections.spawn(listener::run(listener, socket));
         watch_for_failure(&station, &connections);
+        keep_certificate(&station, &connections);
         tracing::info!(%local_addr, generation = station.registry.directory().generation(), "control serves");
         Ok(Self { station, local_addr, connections })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn station(&self) -> &Arc<Station> {
+        &self.station
     }
 
     pub fn local_addr(&self) -> SocketAddr {
@@ -200,6 +245,12 @@ impl Control {
 
     pub fn metrics(&self) -> prometheus::Registry {
         self.station.metrics.registry.clone()
+    }
+
+    /// Renews control's own certificate if it is due at `now`. Says whether it was. Control does so by itself, every ten
+    /// minutes.
+    pub fn renew_certificate(&self, now: UnixTime) -> Result<bool, CertificateError> {
+        self.station.renew_certificate(now)
     }
 
     /// Resolves when control can promise nothing any more: whoever runs it stops the process.
@@ -227,6 +278,27 @@ impl Control {
         self.station.registry.close().await;
         tracing::info!("control has ended");
     }
+}
+
+/// How often control looks whether its own certificate is due. From that day on it lives for another thirty, so that a
+/// renewal which fails can fail for long.
+const LOOK: Duration = Duration::from_secs(600);
+
+fn keep_certificate(station: &Arc<Station>, tasks: &TaskTracker) {
+    let (station, draining) = (station.clone(), station.reached(Phase::Draining));
+    tasks.spawn(async move {
+        let mut draining = std::pin::pin!(draining);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = draining.as_mut() => return,
+            }
+            if let Err(error) = station.renew_certificate(UnixTime::now()) {
+                let expires_s = station.own.expires_s();
+                tracing::error!(error = %told(&error), expires_s, "control's own certificate is not renewed");
+            }
+        }
+    });
 }
 
 /// A bus or registry that failed has failed for good, whether or not a request meets it.

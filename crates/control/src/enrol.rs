@@ -186,8 +186,8 @@ fn profile(device: &Device, purpose: Purpose, site: &str) -> Profile {
     }
 }
 
-/// How far a new certificate reaches back, for devices whose clock is behind ours.
-const BACKDATED_S: u64 = 3600;
+/// How far a new certificate reaches back, for who has a clock behind ours.
+pub(crate) const BACKDATED_S: u64 = 3600;
 
 /// Makes the certificate that was granted.
 pub fn issue(

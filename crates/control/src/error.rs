@@ -1,5 +1,6 @@
 //! Why control does not start, and why it has to stop.
 
+use crate::certificate::CertificateError;
 use crate::config::TOKEN_CHARS_MIN;
 use crate::registry::RegistryError;
 use std::net::SocketAddr;
@@ -16,8 +17,8 @@ pub enum StartError {
     Authority(#[from] keys::cert::CertError),
     #[error("the authorities cannot be handed out by EST")]
     CaCerts(#[from] keys::pkcs7::Pkcs7Error),
-    #[error("TLS cannot be set up")]
-    Tls(#[from] keys::tls::TlsError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error("metrics cannot be registered")]
@@ -35,14 +36,38 @@ pub enum Fatal {
     Registry,
 }
 
-/// An error with its causes, in one line.
+/// An error with its causes, in one line. A cause that the text before it says already is not said twice.
 pub(crate) fn told(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Outer {
+        #[error("cannot do it: {0}")]
+        SaysItsCause(#[source] io::Error),
+        #[error("cannot do it")]
+        LeavesItToOthers(#[source] io::Error),
+    }
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let cause = || io::Error::other("no space");
+        assert_eq!(told(&Outer::LeavesItToOthers(cause())), "cannot do it: no space");
+        assert_eq!(told(&Outer::SaysItsCause(cause())), "cannot do it: no space");
+    }
 }

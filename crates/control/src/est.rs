@@ -9,11 +9,9 @@ use crate::problem::Failure;
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use keys::ca::CaError;
-use keys::csr;
-use keys::pkcs7;
+use keys::est::{decode_body, encode_body};
+use keys::{csr, pkcs7};
 use std::sync::Arc;
 
 /// A request in base64, with room for line breaks.
@@ -31,7 +29,9 @@ pub(crate) async fn ca_certs(station: &Station) -> Result<Response, Failure> {
 
 /// RFC 7030 §4.2. Decided, issued and stored, in this order, before the answer.
 pub(crate) async fn enroll(station: &Arc<Station>, call: Call) -> Result<Response, Failure> {
-    let applicant = call.caller.applicant().expect("the scope admits certificates only");
+    let applicant = call.caller.applicant().ok_or_else(|| {
+        station.past_its_scope("an IDevID, a device or a gateway, by its certificate", &call.caller)
+    })?;
     let purpose = call.endpoint.purpose().expect("this endpoint certifies a key");
     let csr = read(&call).await?;
     let (authority, terms, at) = (station.authority.clone(), station.terms.clone(), now());
@@ -54,7 +54,7 @@ pub(crate) async fn enroll(station: &Arc<Station>, call: Call) -> Result<Respons
         generation = changed.generation, "certificate issued"
     );
     let bag = pkcs7::encode(&[issued.certificate]).map_err(|error| Failure::internal(&error))?;
-    Ok(answer(STANDARD.encode(bag)))
+    Ok(answer(encode_body(&bag)))
 }
 
 /// Why there is no certificate.
@@ -78,9 +78,8 @@ impl From<CaError> for Stopped {
 async fn read(call: &Call) -> Result<csr::Csr, Failure> {
     expect_media_type(&call.head.headers, PKCS10)?;
     let body = call.body(BODY_BYTES_MAX).await?;
-    let compact: Vec<u8> = body.iter().copied().filter(|b| !b.is_ascii_whitespace()).collect();
-    let der = STANDARD.decode(compact).map_err(|error| {
-        Failure::bad_request("not_base64", format!("expected PKCS#10 in base64: {error}"))
+    let der = decode_body(&body).ok_or_else(|| {
+        Failure::bad_request("not_base64", "expected PKCS#10 in base64, found something else")
     })?;
     csr::read(&der).map_err(|error| {
         let word = match error {

@@ -24,7 +24,8 @@ struct Page {
     limit: Option<usize>,
 }
 
-pub(crate) async fn devices(call: Call) -> Result<Response, Failure> {
+pub(crate) async fn devices(station: &Station, call: Call) -> Result<Response, Failure> {
+    call.expect_operator(station)?;
     let Page { after, limit } = call.query_string()?;
     let bad_name = |error: model::id::BadName| Failure::bad_request("bad_name", error.to_string());
     let after = after.map(DeviceId::new).transpose().map_err(bad_name)?;
@@ -40,6 +41,7 @@ pub(crate) async fn devices(call: Call) -> Result<Response, Failure> {
 }
 
 pub(crate) async fn set_standing(station: &Station, mut call: Call) -> Result<Response, Failure> {
+    call.expect_operator(station)?;
     let to = match call.endpoint {
         Endpoint::Revoke => Standing::Revoked,
         Endpoint::Quarantine => Standing::Quarantined,
@@ -57,6 +59,7 @@ pub(crate) async fn set_standing(station: &Station, mut call: Call) -> Result<Re
 }
 
 pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Failure> {
+    call.expect_operator(station)?;
     let entry: Ownership = call.json(BODY_BYTES_MAX).await?;
     let changed = station.registry.list(&entry, now()).await;
     changed_answer(station, changed, "list")
@@ -79,8 +82,9 @@ fn changed_answer(
     Ok(json_answer(&api::Changed { generation, device: device.shown() }))
 }
 
-pub(crate) async fn metrics(station: &Station) -> Result<Response, Failure> {
-    station.metrics.look_at(&station.registry.directory());
+pub(crate) async fn metrics(station: &Station, call: Call) -> Result<Response, Failure> {
+    call.expect_operator(station)?;
+    station.metrics.look_at(&station.registry.directory(), station.keys.seal_max);
     let own = std::iter::once(&station.metrics.registry);
     let page = page(own.chain(&station.registries)).map_err(|error| {
         tracing::error!(error = %told(&error), "metrics cannot be written");

@@ -7,7 +7,7 @@ use crate::driver::{Phase, Station, now};
 use crate::error::{Fatal, told};
 use crate::http::{Call, expect_media_type, json_answer, no_content, text};
 use crate::problem::Failure;
-use crate::uplink::{self, BODY_BYTES_MAX, CallRefusal, Judgement};
+use crate::uplink::{self, Append, BODY_BYTES_MAX, CallRefusal, Judgement};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use bus::LogError;
@@ -50,8 +50,7 @@ pub(crate) async fn bundle(station: &Station, call: Call) -> Result<Response, Fa
         }
         if after < generation {
             let (site, policies) = (&station.terms.site, &station.policies);
-            let bundle =
-                bundle::compile(&directory, &gateway, site, policies, station.grace, now());
+            let bundle = bundle::compile(&directory, &gateway, site, policies, station.keys, now());
             return Ok(json_answer(&bundle));
         }
         tokio::select! {
@@ -75,10 +74,12 @@ fn still_gateway(
     peer: &Peer,
     directory: &Directory,
 ) -> Result<Arc<Device>, Failure> {
-    let caller = recognise(peer, directory, station.grace, now())?;
+    let caller = recognise(peer, directory, station.limits.key_grace, now())?;
+    let Caller::Gateway(id) = &caller else {
+        return Err(station.past_its_scope(Scope::Gateway.expected(), &caller).into());
+    };
     authorise(Scope::Gateway, &caller, directory)?;
-    let Caller::Gateway(id) = caller else { unreachable!("the scope admits gateways only") };
-    Ok(directory.device(&id).expect("it was recognised in this directory").clone())
+    Ok(directory.device(id).expect("it was recognised in this directory").clone())
 }
 
 /// Takes what a gateway hands up. The answer leaves when every record is durable on the bus (INV-ACK-1); before that,
@@ -96,41 +97,60 @@ pub(crate) async fn uplink(station: &Arc<Station>, call: Call) -> Result<Respons
     let (judging, sender) = (station.clone(), gateway.clone());
     // The room goes along: a caller that hangs up gets none for its next call before this work has ended.
     let work = move || (judged(&judging, &body, &sender, &directory), room);
-    let (judgement, _room) =
+    let (judgement, room) =
         tokio::task::spawn_blocking(work).await.map_err(|error| Failure::internal(&error))?;
-    let Judgement { verdicts, appends, seen } =
-        judgement.map_err(|refusal| Failure::uplink(&refusal))?;
-    append(station, appends).await?;
-    {
-        let mut known = station.known();
-        seen.into_iter().for_each(|seen| known.remember(seen));
-    }
+    let Judgement { verdicts, appends } = judgement.map_err(|refusal| Failure::uplink(&refusal))?;
+    // In a task of its own: what became durable is remembered also when its caller has hung up, or waited too long.
+    let appending = station.clone();
+    let appended = tokio::spawn(async move {
+        let appended = append(&appending, appends).await;
+        drop(room);
+        appended
+    });
+    appended.await.map_err(|error| Failure::internal(&error))??;
     report(station, &gateway.id, &verdicts);
     Ok(text(CBOR, encode_reply(&verdicts)))
 }
 
-/// Returns when all of it is durable. If one shard has no room, nothing is acknowledged; what other shards took they take
-/// again, and the store counts it once.
-async fn append(
-    station: &Station,
-    appends: BTreeMap<usize, model::bus::Batch>,
-) -> Result<(), Failure> {
+/// Returns when all of it is durable. If one shard has no room, nothing is acknowledged and the gateway comes again, as
+/// often as it takes. So all shards are asked before the first is written to; and where one fills up in between, what
+/// the others took is remembered and not written again.
+async fn append(station: &Station, appends: BTreeMap<usize, Append>) -> Result<(), Failure> {
     let started = Instant::now();
-    let mut waiting = Vec::with_capacity(appends.len());
-    for (shard, batch) in appends {
-        let record = uplink::framed(&batch, &station.bus_key);
-        let queued = station.shards[shard].submit(record);
-        waiting.push((shard, queued.map_err(|error| not_taken(station, shard, &error))?));
+    let framed = appends.into_iter().map(|(shard, Append { batch, seen })| {
+        (shard, uplink::framed(&batch, &station.bus_key), seen)
+    });
+    let framed: Vec<_> = framed.collect();
+    for (shard, record, _) in &framed {
+        let room = station.shards[*shard].room_for(record.len());
+        room.map_err(|error| not_taken(station, *shard, &error))?;
     }
-    for (shard, durable) in waiting {
-        match durable.await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(not_taken(station, shard, &error)),
-            Err(_) => {
-                station.fail(Fatal::Bus { shard });
-                return Err(Failure::bus_failed("the shard's writer is gone"));
+    let mut waiting = Vec::with_capacity(framed.len());
+    let mut failure = None;
+    for (shard, record, seen) in framed {
+        match station.shards[shard].submit(record) {
+            Ok(durable) => waiting.push((shard, durable, seen)),
+            Err(error) => {
+                failure = Some(not_taken(station, shard, &error));
+                break;
             }
         }
+    }
+    for (shard, durable, seen) in waiting {
+        match durable.await {
+            Ok(Ok(_)) => {
+                let mut known = station.known();
+                seen.into_iter().for_each(|seen| known.remember(seen));
+            }
+            Ok(Err(error)) => failure = Some(not_taken(station, shard, &error)),
+            Err(_) => {
+                station.fail(Fatal::Bus { shard });
+                failure = Some(Failure::bus_failed("the shard's writer is gone"));
+            }
+        }
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
     }
     station.step("bus", started);
     Ok(())
@@ -142,8 +162,12 @@ fn not_taken(station: &Station, shard: usize, error: &LogError) -> Failure {
     }
     tracing::error!(shard, error = %told(error), "the bus failed");
     match error {
-        // A bus that was set up for shorter records than uplink writes (`BUS_RECORD_BYTES_MAX`).
-        LogError::TooLarge { .. } => return Failure::internal(error),
+        // A bus that was set up for shorter records than uplink writes (`BUS_RECORD_BYTES_MAX`), or an uplink that took
+        // more than it may: the work was spent before the bound was found.
+        LogError::TooLarge { .. } => {
+            station.metrics.count_violation("INV-COST-1");
+            return Failure::internal(error);
+        }
         LogError::Closed { .. } => {}
         _ => station.fail(Fatal::Bus { shard }),
     }
@@ -158,7 +182,7 @@ fn judged(
     directory: &Directory,
 ) -> Result<Judgement, CallRefusal> {
     let started = Instant::now();
-    let batch = uplink::open(body, sender, directory, station.grace.seal, now())?;
+    let batch = uplink::open(body, sender, directory, station.limits.key_grace, now())?;
     if batch.bundle > directory.generation() {
         tracing::warn!(
             gateway = %sender.id, found = batch.bundle, expected = directory.generation(),

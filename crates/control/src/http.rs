@@ -112,7 +112,7 @@ fn admit(station: &Station, endpoint: Endpoint, head: Parts, body: Unread) -> Re
         (Scope::Public, _) => Caller::Anonymous,
         (_, Some(word)) if is_token(word, &station.token) => Caller::Operator,
         (_, Some(_)) => return Err(Denied::BadToken),
-        (_, None) => recognise(&peer, &directory, station.grace, now())?,
+        (_, None) => recognise(&peer, &directory, station.limits.key_grace, now())?,
     };
     authorise(endpoint.scope(), &caller, &directory)?;
     Ok(Call { endpoint, peer, caller, directory, head, body })
@@ -148,12 +148,12 @@ fn carry_out<'a>(
         Endpoint::Bundle => Box::pin(gateway::bundle(station, call)),
         Endpoint::Uplink => Box::pin(gateway::uplink(station, call)),
         Endpoint::Query => Box::pin(query::query(station, call)),
-        Endpoint::Devices => Box::pin(fleet::devices(call)),
+        Endpoint::Devices => Box::pin(fleet::devices(station, call)),
         Endpoint::Revoke | Endpoint::Quarantine | Endpoint::Release => {
             Box::pin(fleet::set_standing(station, call))
         }
         Endpoint::Ownership => Box::pin(fleet::list(station, call)),
-        Endpoint::Metrics => Box::pin(fleet::metrics(station)),
+        Endpoint::Metrics => Box::pin(fleet::metrics(station, call)),
         Endpoint::Health => Box::pin(async { health(station) }),
     }
 }
@@ -171,6 +171,14 @@ const HEAR_OUT_BYTES_MAX: usize = 16 * 1024 * 1024;
 const HEAR_OUT_TIME_MAX: Duration = Duration::from_secs(5);
 
 impl Call {
+    /// For work that is an operator's: the table has seen to it, and here it is seen again (INV-LEAST-1).
+    pub fn expect_operator(&self, station: &Station) -> Result<(), Denied> {
+        match self.caller {
+            Caller::Operator => Ok(()),
+            _ => Err(station.past_its_scope("an operator, by bearer token", &self.caller)),
+        }
+    }
+
     /// The whole body, or why not. It is read only after its sender was let in, and never kept beyond `max` (INV-COST-1).
     pub async fn body(&self, max: usize) -> Result<Vec<u8>, Failure> {
         let said = self.head.headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok());
@@ -263,4 +271,100 @@ pub(crate) fn text(content_type: &'static str, body: impl Into<Body>) -> Respons
 
 pub(crate) fn no_content() -> Response {
     StatusCode::NO_CONTENT.into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::caller::CallerKind;
+    use crate::{Config, Control, Limits};
+    use api::{Ask, Query, QueryError};
+    use bus::{LogConfig, Shards};
+    use disk::RealDisk;
+    use keys::UnixTime;
+    use keys::ca::Authority;
+    use model::envelope::Algorithm;
+    use model::{DeviceId, Digest};
+    use std::net::{Ipv4Addr, SocketAddr};
+    use tempfile::TempDir;
+
+    struct NoStore;
+
+    impl Query for NoStore {
+        fn query(
+            &self,
+            _: Ask,
+        ) -> Pin<Box<dyn Future<Output = Result<api::Answer, QueryError>> + Send + '_>> {
+            Box::pin(async { Err(QueryError::Failed("there is no store".into())) })
+        }
+    }
+
+    async fn control(dir: &TempDir) -> Control {
+        let at = |name: &str| dir.path().join(name);
+        let (key, cert) = (at("ca.key"), at("ca.pem"));
+        let authority =
+            Authority::load_or_create(&RealDisk, &key, &cert, "site CA", UnixTime::now()).unwrap();
+        let bus = LogConfig { segment_bytes: 4096, bytes_max: 1 << 20, record_bytes_max: 4000 };
+        let shards = Shards::open(Arc::new(RealDisk), &at("bus"), 1, bus, 8).unwrap();
+        let config = Config {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            site: "site".into(),
+            registry: at("registry.sqlite"),
+            makers: vec![authority.certificate_der().to_vec()],
+            authority: Arc::new(authority),
+            key: keys::file::draw(Algorithm::Esp256).unwrap(),
+            certificate: at("control.pem"),
+            token: "0123456789abcdef0123456789abcdef".into(),
+            policies: policy::DEFAULT_POLICIES.into(),
+            bus_key: trust::mac::MacKey::new([7; 32]),
+            limits: Limits::default(),
+        };
+        Control::start(config, Arc::new(NoStore), shards.writers().to_vec(), vec![]).await.unwrap()
+    }
+
+    fn caller(kind: CallerKind) -> Caller {
+        let id = || DeviceId::new("pump-1").unwrap();
+        match kind {
+            CallerKind::Anonymous => Caller::Anonymous,
+            CallerKind::IDevId => {
+                Caller::IDevId { serial: "PUMP-1".into(), spki_sha256: Digest([1; 32]) }
+            }
+            CallerKind::Device => Caller::Device(id()),
+            CallerKind::Gateway => Caller::Gateway(id()),
+            CallerKind::Operator => Caller::Operator,
+        }
+    }
+
+    /// INV-LEAST-1: as if the table of endpoints had let everybody in.
+    #[tokio::test]
+    async fn whoever_gets_past_the_table_of_scopes_is_refused_by_the_work_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = control(&dir).await;
+        let station = control.station();
+        let violations = station.metrics.violations.with_label_values(&["INV-LEAST-1"]);
+        let mut refused = 0;
+        for endpoint in Endpoint::ALL {
+            for kind in CallerKind::ALL.into_iter().filter(|kind| !endpoint.scope().admits(*kind)) {
+                let request = Request::builder()
+                    .uri(endpoint.path().replace("{id}", "pump-1"))
+                    .header(header::CONTENT_TYPE, "application/cose")
+                    .header(header::CONTENT_ENCODING, "zstd");
+                let call = Call {
+                    endpoint,
+                    peer: Peer::Anonymous,
+                    caller: caller(kind),
+                    directory: station.registry.directory(),
+                    head: request.body(()).unwrap().into_parts().0,
+                    body: Unread(Arc::new(Mutex::new(Some(Body::empty())))),
+                };
+                let answer = carry_out(station, call).await;
+                let failure = answer.expect_err("this work is not for this caller");
+                assert_eq!(failure.word, "out_of_scope", "{endpoint:?} by {kind:?}");
+                refused += 1;
+                assert_eq!(violations.get(), refused, "{endpoint:?} by {kind:?}");
+            }
+        }
+        println!("{refused} pairs of endpoint and caller");
+        assert!(refused > 40);
+    }
 }

@@ -11,13 +11,14 @@
 //! | --- | --- |
 //! | [`enrol`], [`uplink`], [`bundle`], [`caller`], [`known`], [`directory`] | pure cores: decisions over the directory and the time |
 //! | [`registry`] | the fleet on disk, and the directory that is always what the disk holds |
-//! | `driver`, `listener`, `http` | parts, connections, requests |
+//! | `driver`, `certificate`, `listener`, `http` | parts, what the listener shows, connections, requests |
 //! | `est`, `gateway`, `fleet`, `query` | one group of calls each |
 //!
 //! `docs/api.md` is the contract with callers.
 
 pub mod bundle;
 pub mod caller;
+mod certificate;
 pub mod config;
 pub mod directory;
 mod driver;
@@ -35,6 +36,7 @@ mod query;
 pub mod registry;
 pub mod uplink;
 
+pub use certificate::CertificateError;
 pub use config::{Config, Limits};
 pub use driver::Control;
 pub use error::{Fatal, StartError};

@@ -11,7 +11,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use keys::UnixTime;
-use rustls::ServerConfig;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,16 +30,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Listener {
     station: Arc<Station>,
     router: Router,
-    acceptor: TlsAcceptor,
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
 }
 
 impl Listener {
-    pub fn new(station: Arc<Station>, tls: Arc<ServerConfig>, tasks: TaskTracker) -> Self {
+    pub fn new(station: Arc<Station>, tasks: TaskTracker) -> Self {
         let slots = Arc::new(Semaphore::new(station.limits.connections_max));
         let router = http::router(station.clone());
-        Self { station, router, acceptor: TlsAcceptor::from(tls), slots, tasks }
+        Self { station, router, slots, tasks }
     }
 }
 
@@ -84,8 +82,9 @@ async fn serve(listener: &Listener, stream: TcpStream) {
     // A small answer is not to wait for a next one.
     let _ = stream.set_nodelay(true);
     let limits = &listener.station.limits;
-    let handshake =
-        tokio::time::timeout(limits.handshake_time_max, listener.acceptor.accept(stream));
+    // The present one: control's own certificate changes while it serves.
+    let acceptor = TlsAcceptor::from(listener.station.own.tls());
+    let handshake = tokio::time::timeout(limits.handshake_time_max, acceptor.accept(stream));
     let shaken = tokio::select! {
         shaken = handshake => shaken,
         () = listener.station.reached(Phase::Draining) => return,

@@ -87,6 +87,14 @@ WHEN OLD.retired_at IS NOT NULL AND NEW.retired_at IS NOT OLD.retired_at
 BEGIN SELECT RAISE(ABORT, 'INV-STATE-1: a retired key stays retired'); END;
 ";
 
+/// What version 1 was given after files of it had been written: laid down at each opening, and no matter to a build that
+/// does not know it.
+const SCHEMA_ADDED: &str = "
+CREATE TRIGGER IF NOT EXISTS a_revoked_device_gets_no_certificate BEFORE INSERT ON keys
+WHEN (SELECT standing FROM devices WHERE id = NEW.device) = 'revoked'
+BEGIN SELECT RAISE(ABORT, 'INV-AUTH-1: a revoked device gets no certificate'); END;
+";
+
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     #[error("cannot make the directory of registry `{}`", path.display())]
@@ -373,7 +381,7 @@ impl RegistryError {
         if database.is_unique_violation() || database.message().contains("INV-PURP-1") {
             return Some("INV-PURP-1");
         }
-        let ids = ["INV-STATE-1", "INV-FRESH-1"];
+        let ids = ["INV-AUTH-1", "INV-FRESH-1", "INV-STATE-1"];
         ids.into_iter().find(|id| database.message().contains(id))
     }
 }
@@ -408,6 +416,7 @@ async fn make_schema(writer: &mut SqliteConnection, path: &Path) -> Result<(), R
     if found != SCHEMA_VERSION {
         return Err(RegistryError::OtherSchema { path: path.to_owned(), found });
     }
+    sqlx::raw_sql(SCHEMA_ADDED).execute(&mut *tx).await.map_err(open)?;
     tx.commit().await.map_err(open)
 }
 

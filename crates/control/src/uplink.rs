@@ -11,7 +11,7 @@
 //! | the site certified the key that it names, to seal | `unknown_key` |
 //! | that key is of the device in whose name it was handed up | `wrong_device` |
 //! | that device is of the gateway's zone | `wrong_zone` |
-//! | (these very bytes are not on the bus already) | known |
+//! | (these very bytes are not on the bus already, on their way into history) | known |
 //! | the device is not revoked | `revoked` |
 //! | the signature verifies, strictly, for its kind (INV-PURP-1) | `bad_signature` |
 //! | its payload reads as what its kind says | `malformed` |
@@ -158,8 +158,14 @@ pub struct Judgement {
     /// One per record, in order.
     pub verdicts: Vec<Verdict>,
     /// What goes onto the bus, by shard. Records of one device stay in their order.
-    pub appends: BTreeMap<usize, bus::Batch>,
-    /// What may be answered with `Known` once it is durable.
+    pub appends: BTreeMap<usize, Append>,
+}
+
+/// What goes onto one shard, as one record of the bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Append {
+    pub batch: bus::Batch,
+    /// What need not be appended again once this is durable, one per entry.
     pub seen: Vec<Seen>,
 }
 
@@ -171,34 +177,30 @@ pub fn judge(
     shards: usize,
 ) -> Judgement {
     let Batch { gateway, zone, records, .. } = batch;
-    let mut judgement =
-        Judgement { verdicts: Vec::new(), appends: BTreeMap::new(), seen: Vec::new() };
+    let mut judgement = Judgement { verdicts: Vec::new(), appends: BTreeMap::new() };
     for record in records {
-        let verdict = match examine(&record, &zone, directory, &known) {
-            Ok(Look::Known) => Verdict::Known,
-            Ok(Look::Good(seen)) => {
-                judgement.seen.push(seen);
-                Verdict::Stored
+        let (verdict, seen) = match examine(&record, &zone, directory, &known) {
+            Ok(Look::Known) => (Verdict::Known, None),
+            Ok(Look::Good(seen)) => (Verdict::Stored, Some(seen)),
+            // Judged anew each time: what was unknown may have become known. Only its row is not written twice.
+            Err(reason) => {
+                let seen = Seen::apart(&gateway, &record, reason);
+                (Verdict::Quarantined(reason), Some(seen).filter(|seen| !known(seen)))
             }
-            Err(reason) => Verdict::Quarantined(reason),
         };
         judgement.verdicts.push(verdict);
+        let Some(seen) = seen else { continue };
         let quarantine = match verdict {
-            Verdict::Known => continue,
-            Verdict::Stored => None,
             Verdict::Quarantined(reason) => Some(reason),
+            Verdict::Stored | Verdict::Known => None,
         };
         let shard = ::bus::shard_of(record.device.as_str().as_bytes(), shards);
-        judgement
-            .appends
-            .entry(shard)
-            .or_insert_with(|| bus::Batch {
-                gateway: gateway.clone(),
-                zone: zone.clone(),
-                entries: Vec::new(),
-            })
-            .entries
-            .push(Entry { record, quarantine });
+        let append = judgement.appends.entry(shard).or_insert_with(|| Append {
+            batch: bus::Batch { gateway: gateway.clone(), zone: zone.clone(), entries: Vec::new() },
+            seen: Vec::new(),
+        });
+        append.batch.entries.push(Entry { record, quarantine });
+        append.seen.push(seen);
     }
     judgement
 }
@@ -228,7 +230,7 @@ fn examine(
         return Err(Q::WrongZone);
     }
     let digest = trust::digest(&record.message);
-    let seen = Seen { key: header.key, counter: header.counter, digest };
+    let seen = Seen::Message { key: header.key, counter: header.counter, digest };
     if known(&seen) {
         return Ok(Look::Known);
     }

@@ -29,6 +29,7 @@ static VIEW: LazyLock<Arc<View>> = LazyLock::new(|| {
             zone: "hall".into(),
             standing: Standing::Enrolled,
             tls_keys: vec![Digest([7; 32]).to_string()],
+            tls_keys_until_ms: Default::default(),
             seal_keys: vec![],
         }],
         policies: policy::DEFAULT_POLICIES.into(),

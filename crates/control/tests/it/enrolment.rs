@@ -278,7 +278,7 @@ async fn an_enrolled_device_that_lost_its_keys_enrols_by_its_idevid_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_tls_key_counts_for_its_grace_and_no_longer() {
-    let limits = Limits { tls_key_grace: std::time::Duration::ZERO, ..Limits::default() };
+    let limits = Limits { key_grace: std::time::Duration::ZERO, ..Limits::default() };
     let world = World::with(Setup { limits, ..Setup::default() }).await;
     let pump = world.device("pump-1").await;
     let renew = async |own: &Certified, key: &trust::cose::SecretKey| {

@@ -85,6 +85,41 @@ async fn connect(world: &World) -> TlsStream<TcpStream> {
     TlsConnector::from(tls).connect(name, stream).await.unwrap()
 }
 
+/// Gateways and devices would refuse it once it has expired, and nobody starts a control plane anew for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn control_changes_its_own_certificate_while_it_serves() {
+    // Certificates begin an hour before they are issued: this one is due after 40 minutes, and the next is valid by then.
+    let limits = Limits { certificate_life: Duration::from_secs(90 * 60), ..Limits::default() };
+    let world = World::with(Setup { limits, ..Setup::default() }).await;
+    let minute = |n: u64| {
+        let now = keys::UnixTime::now().as_secs();
+        keys::UnixTime::since_unix_epoch(Duration::from_secs(now + n * 60))
+    };
+    let shown = async || {
+        let mut stream = connect(&world).await;
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        let leaf = stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
+        keys::Leaf::parse(&leaf).unwrap()
+    };
+    let expires = || world.metric("plimsoll_control_certificate_expires_timestamp_seconds");
+    let until = |leaf: &keys::Leaf| match leaf.not_after {
+        NotAfter::At(until) => until.as_secs(),
+        NotAfter::Never => u64::MAX,
+    };
+    let first = shown().await;
+    assert_eq!(expires(), until(&first));
+    assert!(!world.control.renew_certificate(minute(30)).unwrap());
+    assert_eq!(shown().await, first, "not due yet");
+    assert!(world.control.renew_certificate(minute(45)).unwrap());
+    let second = shown().await;
+    assert_ne!(second.certificate_serial, first.certificate_serial);
+    assert!(until(&second) > until(&first));
+    assert_eq!(expires(), until(&second));
+}
+
 /// INV-COST-1.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_connection_too_many_is_closed_at_once() {

@@ -1,11 +1,15 @@
 //! The registry by itself: what is found again, and what is refused.
 
 use crate::world::{Got, Setup, World};
-use api::{Ownership, Role, Standing};
-use control::registry::{Registry, RegistryError};
+use api::{Ownership, Purpose, Role, Standing};
+use control::directory::Key;
+use control::registry::{Issued, Registry, RegistryError};
+use model::envelope::Algorithm;
 use model::{DeviceId, Timestamp};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
+use std::convert::Infallible;
 use std::path::Path;
+use trust::cose::{SecretKey, Signer as _};
 
 const POLICIES: &str = "// none";
 
@@ -111,6 +115,48 @@ async fn the_schema_holds_what_the_code_holds() {
     ] {
         let refused = edit(&path, sql).await.expect_err(sql).to_string();
         assert!(refused.contains(reason), "{sql}: {refused}");
+    }
+}
+
+/// INV-AUTH-1: should enrolment ever grant a revoked device something, it is refused where it would become durable, also in
+/// a file that an older build of the same version made.
+#[tokio::test]
+async fn a_revoked_device_gets_no_certificate_past_the_registry() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("registry.sqlite");
+    drop(open(&path).await.unwrap());
+    edit(&path, "DROP TRIGGER a_revoked_device_gets_no_certificate").await.unwrap();
+    let registry = open(&path).await.unwrap();
+    registry.list(&pump(1), Timestamp(1)).await.unwrap();
+    let id = DeviceId::new("pump-1").unwrap();
+    let grant = async |key: &Key| {
+        let issued = Issued { device: id.clone(), key: key.clone(), certificate: vec![1] };
+        registry.enrol(Timestamp(2), move |_| Ok::<_, Infallible>(issued)).await
+    };
+    let (first, second) = (seal_key(1), seal_key(2));
+    grant(&first).await.unwrap().unwrap();
+    registry.set_standing(&id, Standing::Revoked, Timestamp(3)).await.unwrap();
+    let before = registry.directory();
+    for key in [&first, &second] {
+        let refused = grant(key).await.unwrap_err();
+        assert_eq!(refused.broken_invariant(), Some("INV-AUTH-1"), "{refused}");
+        assert_eq!(*registry.directory(), *before);
+    }
+}
+
+fn seal_key(seed: u8) -> Key {
+    let secret = SecretKey::from_random(Algorithm::Ed25519, &[seed; 32]).unwrap();
+    let public = secret.public().clone();
+    let spki = public.to_spki_der();
+    Key {
+        purpose: Purpose::Seal,
+        id: public.id(),
+        spki_sha256: trust::digest(&spki),
+        public,
+        spki,
+        created_at: Timestamp(2),
+        not_after: Timestamp(9),
+        retired_at: None,
     }
 }
 

@@ -12,7 +12,7 @@ use model::envelope::Algorithm;
 use model::{DeviceId, GatewayId, KeyId};
 use reqwest::{Method, StatusCode};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +61,14 @@ pub struct World {
     pub control: Control,
 }
 
+/// Far above what anything here takes: who is not done by then waits for what never comes.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let done = tokio::time::timeout(PATIENCE, work).await;
+    done.unwrap_or_else(|_| panic!("expected within {PATIENCE:?}: {what}"))
+}
+
 /// Seconds since 1970, `days` from now.
 pub fn day(days: i64) -> UnixTime {
     let now = UnixTime::now().as_secs() as i64;
@@ -98,6 +106,16 @@ impl World {
         Self { dir, site, maker, shards, control }
     }
 
+    /// The control plane starts again, on another bus.
+    pub async fn on_bus(self, disk: SharedDisk, bus_dir: &Path, bus: LogConfig) -> Self {
+        let Self { dir, site, maker, shards, control } = self;
+        control.shutdown().await;
+        shards.close().await;
+        let shards = Shards::open(disk, bus_dir, SHARDS, bus, 64).unwrap();
+        let control = start(&dir, &site, &maker, &shards, Setup::default()).await.unwrap();
+        Self { dir, site, maker, shards, control }
+    }
+
     pub fn anchors(&self) -> Vec<Vec<u8>> {
         vec![self.site.certificate_der().to_vec()]
     }
@@ -114,7 +132,7 @@ impl World {
             .no_proxy()
             // A connection that ends in the instant in which the request is handed to it may never answer
             // (hyperium/hyper#4122). A deadline of the whole request, which all our clients have, ends that too.
-            .timeout(Duration::from_secs(20))
+            .timeout(PATIENCE)
             .build()
             .unwrap()
     }
@@ -203,13 +221,12 @@ impl World {
 
     /// What a caller sees and what is counted come from two tasks: waits for the second.
     pub async fn counted(&self, name: &str, count: u64) {
-        let counts = async {
+        in_time(&format!("{name} {count}"), async {
             while self.metric(name) != count {
                 tokio::task::yield_now().await;
             }
-        };
-        let in_time = tokio::time::timeout(Duration::from_secs(20), counts).await;
-        assert!(in_time.is_ok(), "expected {name} {count}, found {}", self.metric(name));
+        })
+        .await;
     }
 
     pub fn refused(&self, reason: &str) -> u64 {
@@ -224,16 +241,13 @@ pub async fn start(
     shards: &Shards,
     setup: Setup,
 ) -> Result<Control, control::StartError> {
-    let key = secret(Algorithm::Esp256);
-    let profile = Profile::Control { site: SITE.into() };
-    let Certified { chain, key } = Certified::by(site, key, &profile, NotAfter::At(day(90)));
     let config = Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         site: SITE.into(),
         registry: dir.path().join("control/registry.sqlite"),
         authority: site.clone(),
-        chain,
-        key,
+        key: secret(Algorithm::Esp256),
+        certificate: dir.path().join("control.pem"),
         makers: vec![maker.certificate_der().to_vec()],
         token: TOKEN.into(),
         policies: setup.policies,

@@ -21,6 +21,7 @@ fn view() -> View {
         zone: "hall".into(),
         standing: DeviceStanding::Enrolled,
         tls_keys: vec![],
+        tls_keys_until_ms: Default::default(),
         seal_keys: keys,
     };
     let bundle = Bundle {

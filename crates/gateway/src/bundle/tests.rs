@@ -21,6 +21,7 @@ fn bundle(generation: u64) -> Bundle {
             zone: "hall".into(),
             standing: Standing::Enrolled,
             tls_keys: vec![Digest([1; 32]).to_string()],
+            tls_keys_until_ms: Default::default(),
             seal_keys: vec![key(1), key(2)],
         }],
         policies: policy::DEFAULT_POLICIES.into(),

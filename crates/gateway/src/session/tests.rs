@@ -19,6 +19,7 @@ fn bundle() -> Bundle {
             zone: "hall".into(),
             standing: Standing::Enrolled,
             tls_keys: vec![Digest([1; 32]).to_string()],
+            tls_keys_until_ms: Default::default(),
             seal_keys: vec![],
         }],
         policies: policy::DEFAULT_POLICIES.into(),

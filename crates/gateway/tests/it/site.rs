@@ -73,6 +73,7 @@ impl Device {
             zone: "hall".into(),
             standing: Standing::Enrolled,
             tls_keys: vec![leaf.spki_sha256.to_string()],
+            tls_keys_until_ms: Default::default(),
             seal_keys: vec![BundleKey {
                 id: public.id().to_string(),
                 spki: hex(&public.to_spki_der()),
