@@ -40,7 +40,7 @@ demo: build ## unattended: a fleet on a bad day, then every promise counted; non
 test: build ## all tests, with the list of skipped ones (ARGS goes to the test runner)
 	cargo xtask test $(ARGS)
 
-test-services: build ## foreign clients against a running road: openssl, curl, strongSwan, mosquitto
+test-services: build ## foreign clients against a running road: openssl, curl, strongSwan, mosquitto, python-tuf
 	tests/services/run $(ARGS)
 
 check: ## rustfmt, clippy, crate graph, licences, sources, advisories where reachable, documents

@@ -6,6 +6,7 @@ mod mosquitto;
 mod profile;
 mod road;
 mod seal;
+mod tuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -21,6 +22,10 @@ struct Arguments {
 enum Command {
     /// Seals one reading under a key of one's own, for a foreign client to publish.
     Seal(seal::One),
+    /// Writes an image repository and a Director's word, for a foreign TUF client to read.
+    TufMake(tuf::Make),
+    /// Reads a foreign TUF repository with our client.
+    TufRead(tuf::Read),
     /// Durable packs and readings a second through the whole road, and Mosquitto under the same load.
     Road(road::Options),
 }
@@ -28,6 +33,8 @@ enum Command {
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Seal(options) => seal::one(&options),
+        Command::TufMake(options) => tuf::make(&options),
+        Command::TufRead(options) => tuf::read(&options),
         Command::Road(options) => road::run(&options),
     }
 }
