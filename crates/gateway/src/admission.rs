@@ -102,6 +102,11 @@ impl<W> Admission<W> {
         debug_assert!(before.is_none(), "only a free counter begins");
     }
 
+    /// Who was the first to wait for this record.
+    pub fn first_waiting(&self, claim: &Claim) -> Option<&W> {
+        self.pending.get(&(claim.key, claim.counter))?.waiting.first()
+    }
+
     /// Another one waits for the same record.
     pub fn join(&mut self, claim: &Claim, waiter: W) {
         if let Some(pending) = self.pending.get_mut(&(claim.key, claim.counter)) {

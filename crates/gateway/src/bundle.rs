@@ -6,6 +6,7 @@
 //!
 //! `bundle.json` holds the bundle as control sent it (`api::Bundle`, format 1).
 
+use crate::kept;
 use crate::refusal::Refusal;
 use api::{Bundle, Standing};
 use disk::SharedDisk;
@@ -288,7 +289,7 @@ impl Keeper {
                 return Err(BundleError::Older { newest: now.generation, found: next.generation });
             }
         }
-        disk::replace(&*self.disk, &self.path, bytes)
+        kept::write(&*self.disk, &self.path, bytes)
             .map_err(|source| BundleError::Keep { path: self.path.clone(), source })?;
         let next = Arc::new(next);
         self.newest.send_replace(Some(next.clone()));

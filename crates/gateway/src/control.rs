@@ -19,7 +19,6 @@ use model::Timestamp;
 use model::uplink::Verdict;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use rustls::ClientConfig;
-use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
@@ -138,19 +137,18 @@ impl Uplink {
         let mut end = self.spool.durable_end();
         let mut backoff = Backoff::new(self.retry_max);
         let mut keep_at = tokio::time::Instant::now() + KEEP_EVERY;
+        let mut is_put_off = false;
         while !*stop.borrow() {
             if tokio::time::Instant::now() >= keep_at {
-                let spool = self.spool.clone();
-                blocking(move || spool.keep()).await?;
+                is_put_off = self.keep(is_put_off).await?;
                 keep_at = tokio::time::Instant::now() + KEEP_EVERY;
             }
             let cursor = self.spool.cursor();
             if cursor >= self.spool.end() {
                 self.metrics.spool_oldest_seconds.set(0);
-                let unkept = !self.spool.is_kept();
                 tokio::select! {
                     _ = end.wait_for(|end| *end > cursor) => {}
-                    () = tokio::time::sleep_until(keep_at), if unkept => continue,
+                    () = tokio::time::sleep_until(keep_at) => continue,
                     _ = stop.wait_for(|stop| *stop) => continue,
                 }
             }
@@ -167,6 +165,24 @@ impl Uplink {
             self.spool.answered_below(sealed.next, sealed.bytes);
         }
         Ok(())
+    }
+
+    /// Makes durable what was answered. Without room on the disk that is put off, and handing up goes on: it is what makes
+    /// room. Says whether it is put off.
+    async fn keep(&self, was_put_off: bool) -> Result<bool, SpoolError> {
+        let spool = self.spool.clone();
+        match blocking(move || spool.keep()).await {
+            Ok(()) => Ok(false),
+            Err(error) if error.is_for_want_of_room() => {
+                self.metrics.keeps_put_off.inc();
+                if !was_put_off {
+                    let error = told(&error);
+                    tracing::error!(error, "the disk is full: cursor and windows are kept later");
+                }
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Sends one batch until it is answered. `None`: told to stop, or the batch is to be made anew.
@@ -338,15 +354,11 @@ pub(crate) async fn ask_for_bundle(
             tracing::error!(error = %told(&error), reason = error.as_str(), "bundle refused");
             // A disk without room may have some later; after a failed sync nobody knows what is on it.
             match &error {
-                BundleError::Keep { source, .. } if !is_full(source) => Err(error),
+                BundleError::Keep { source, .. } if !disk::is_full(source) => Err(error),
                 _ => Ok(Some(None)),
             }
         }
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// This gateway's wall clock: a label. A clock before 1970 is taken as 1970.

@@ -9,7 +9,7 @@ use crate::limits::Pace;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::session::{Answer, Effect, Event, Session};
-use crate::spool::{Record, Spool, Waiter};
+use crate::spool::{Inlet, Record, Spool};
 use arc_swap::ArcSwap;
 use model::{DeviceId, Nonce};
 use rustls::ServerConfig;
@@ -123,15 +123,14 @@ impl Station {
         device: &DeviceId,
         place: u64,
         message: Vec<u8>,
-        inbox: &mpsc::Sender<(u64, Answer)>,
+        inlet: &mut Inlet,
     ) -> Option<Answer> {
         let view = session.view();
         let claim = match judge(view, device, &session.nonce(), &message) {
             Ok(claim) => claim,
             Err(refusal) => return Some(Answer::Refused(refusal)),
         };
-        let waiter = Waiter { inbox: inbox.clone(), place };
-        let answer = self.spool.offer(&claim, waiter, || Record {
+        let answer = self.spool.offer(&claim, inlet, place, || Record {
             device: device.clone(),
             key: claim.key,
             counter: claim.counter,
@@ -180,8 +179,8 @@ pub(crate) async fn serve(
     let (inbox, answers) = mpsc::channel(usize::from(terms.receive_maximum));
     let session = Session::new(terms, peer.clone(), Nonce(nonce), view, began);
     let who = peer.device.as_ref().map_or_else(|| from.to_string(), DeviceId::to_string);
-    let mut connection =
-        Connection { station, stream, session, device: peer.device, who, inbox, over: None };
+    let (device, inlet) = (peer.device, Inlet::new(inbox));
+    let mut connection = Connection { station, stream, session, device, who, inlet, over: None };
     connection.run(answers, views, stop).await;
     if let (Some((number, _)), Some(device)) = (&connection.over, &connection.device) {
         connection.station.leave(device, *number);
@@ -194,7 +193,7 @@ struct Connection {
     session: Session,
     device: Option<DeviceId>,
     who: String,
-    inbox: mpsc::Sender<(u64, Answer)>,
+    inlet: Inlet,
     /// The number of the open session, and how it hears of a newer one.
     over: Option<(u64, oneshot::Receiver<()>)>,
 }
@@ -284,8 +283,8 @@ impl Connection {
                 }
                 Effect::Offer { place, message } => {
                     let Some(device) = self.device.clone() else { continue };
-                    let answer =
-                        self.station.admit(&self.session, &device, place, message, &self.inbox);
+                    let (session, inlet) = (&self.session, &mut self.inlet);
+                    let answer = self.station.admit(session, &device, place, message, inlet);
                     if let Some(answer) = answer {
                         effects.extend(self.on(Event::Answered { place, answer }));
                     }

@@ -7,22 +7,18 @@ use crate::sealer::{Epoch, Sealer, epoch};
 use disk::SharedDisk;
 use keys::UnixTime;
 use keys::est;
-use keys::identity::{Identity, Settings, Station, anchors, enrol_or_load};
+use keys::identity::{Identity, Settings, Station, anchors, enrol_or_load, place_anchors};
 use model::envelope::Algorithm;
 use std::time::Duration;
 use trust::cose::Signer as _;
 
-/// A list of authorities has a few KiB.
-const SITE_CA_BYTES_MAX: u64 = 256 * 1024;
-const SITE_CA: &str = "site-ca.pem";
-
-/// Loads the identity, and asks for what is missing in it, until control answers. Refusals that asking again cannot mend
-/// end the start.
+/// Loads the identity, and asks for what is missing in it, until control answers and the disk has room for the next epoch.
+/// Refusals that asking again cannot mend end the start.
 pub(crate) async fn born(
     config: &Config,
     disk: &SharedDisk,
 ) -> Result<(Identity, Sealer, est::Server), GatewayError> {
-    place_site_ca(config, disk)?;
+    place_anchors(disk, &config.data, config.site_ca.as_deref())?;
     let est = est::Server::new(&config.control, anchors(disk, &config.data)?);
     let settings = Settings {
         dir: config.data.clone(),
@@ -59,8 +55,17 @@ pub(crate) async fn born(
             }
         };
         let key = identity.seal().key.clone();
-        let sealer = Sealer::begin(&**disk, &config.data, key, last)?;
-        break sealer.ok_or(GatewayError::NoMoreEpochs)?;
+        match Sealer::begin(&**disk, &config.data, key, last) {
+            Ok(sealer) => break sealer.ok_or(GatewayError::NoMoreEpochs)?,
+            // What is in the spool cannot be handed up without it, and it has no room of its own left.
+            Err(error) if error.is_full() => {
+                let wait = backoff.wait(random(), None);
+                let wait_ms = wait.as_millis() as u64;
+                tracing::error!(error = %told(&error), wait_ms, "the disk is full: waits for room");
+                tokio::time::sleep(wait).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
     };
     Ok((identity, sealer, est))
 }
@@ -70,21 +75,6 @@ fn never_sealed(config: &Config, disk: &SharedDisk) -> Result<bool, GatewayError
     let spool = config.data.join("spool");
     let error = |source| GatewayError::File { attempt: "look for", path: spool.clone(), source };
     Ok(!disk.exists(&spool).map_err(error)?)
-}
-
-fn place_site_ca(config: &Config, disk: &SharedDisk) -> Result<(), GatewayError> {
-    let at = config.data.join(SITE_CA);
-    let error = |attempt, path: &std::path::Path| {
-        let path = path.to_owned();
-        move |source| GatewayError::File { attempt, path, source }
-    };
-    disk.create_dir_all(&config.data).map_err(error("create", &config.data))?;
-    if disk.exists(&at).map_err(error("look for", &at))? {
-        return Ok(());
-    }
-    let Some(given) = &config.site_ca else { return Ok(()) };
-    let bytes = disk.read(given, SITE_CA_BYTES_MAX).map_err(error("read", given))?;
-    disk::replace(&**disk, &at, &bytes).map_err(error("write", &at))
 }
 
 async fn retry(

@@ -4,15 +4,16 @@
 //! file = CBOR, its format version first | SHA-256 of that, 32 bytes
 //! ```
 
-use disk::Disk;
+use crate::reserve;
+use disk::{Disk, is_full};
 use minicbor::{Decoder, Encoder};
 use model::cbor::{Malformed, Reason, expect};
 use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Windows of a million keys; everything else is far below.
-const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// The longest file that is read. `windows` is written to fit (`spool::WINDOWS_BYTES_MAX`); all others are far below.
+pub(crate) const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeptError {
@@ -20,6 +21,13 @@ pub enum KeptError {
     File { attempt: &'static str, path: PathBuf, source: io::Error },
     #[error("`{}` is damaged; move it away to go on without what it says", path.display())]
     Damaged { path: PathBuf, source: Malformed },
+}
+
+impl KeptError {
+    /// Whether there was no space for it: later there may be.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::File { source, .. } if is_full(source))
+    }
 }
 
 pub(crate) type Written = Result<(), minicbor::encode::Error<Infallible>>;
@@ -59,11 +67,24 @@ pub(crate) fn read<T>(
 }
 
 pub(crate) fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), KeptError> {
-    disk::replace(disk, path, bytes).map_err(|source| KeptError::File {
+    write(disk, path, bytes).map_err(|source| KeptError::File {
         attempt: "replace",
         path: path.to_owned(),
         source,
     })
+}
+
+/// Replaces a file whole. On a full disk it takes the room that is held for it.
+pub(crate) fn write(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = path.parent().expect("a file of ours lies in the gateway's directory");
+    match disk::replace(disk, path, bytes) {
+        Err(e) if is_full(&e) && reserve::give_up(disk, dir)? => {
+            let replaced = disk::replace(disk, path, bytes);
+            reserve::hold(disk, dir)?;
+            replaced
+        }
+        replaced => replaced,
+    }
 }
 
 /// Makes names durable that a killed process may have left behind, before anything is built upon them.

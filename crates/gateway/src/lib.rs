@@ -29,6 +29,7 @@ pub mod limits;
 mod listener;
 pub mod metrics;
 pub mod refusal;
+mod reserve;
 pub mod sealer;
 pub mod session;
 pub mod spool;

@@ -56,6 +56,7 @@ pub struct Metrics {
     pub disk_reserve: IntGauge,
     pub window_keys: IntGauge,
     pub checkpoints: IntCounter,
+    pub keeps_put_off: IntCounter,
     pub uplink_batches: IntCounter,
     pub uplink_retries: IntCounter,
     pub uplink_refused: IntCounter,
@@ -154,6 +155,11 @@ impl Metrics {
             disk_reserve: gauge(r, "disk_reserve", "1 while the disk has only its reserve left."),
             window_keys: gauge(r, "window_keys", "Keys whose last messages are remembered."),
             checkpoints: counter(r, "checkpoints_total", "Checkpoints of the windows."),
+            keeps_put_off: counter(
+                r,
+                "keeps_put_off_total",
+                "Times that cursor or windows found no room on the disk, to be kept later.",
+            ),
             uplink_batches: counter(r, "uplink_batches_total", "Batches that control answered."),
             uplink_retries: counter(r, "uplink_retries_total", "Batches that were sent again."),
             uplink_refused: counter(

@@ -191,6 +191,8 @@ refusals! {
     DiskFull = "disk_full", 0x97, Message;
     /// More messages wait for the disk than may.
     QueueFull = "queue_full", 0x97, Message;
+    /// An earlier message of this session found no room, and none overtakes it.
+    BehindRefused = "behind_refused", 0x97, Message;
 }
 
 impl fmt::Display for Refusal {

@@ -2,10 +2,10 @@
 //!
 //! Promises: a message and its place in the window are one record, durable before its PUBACK (INV-ACK-1); after any
 //! crash the windows are what folding the log gives, so that what was acknowledged is known again (INV-REPLAY-1); a
-//! segment is given up only below a cursor and behind a checkpoint of the windows that are both durable; a full disk
-//! is said before a window moves.
-//! Never: changes the order of a device's messages, retries a failed sync, drops a record that control has not
-//! answered for.
+//! segment is given up only when control has answered for all of it, and behind a checkpoint of the windows that is
+//! durable; a full disk is said before a window moves, and does not keep segments from being given up.
+//! Never: changes the order of a device's messages (of a session that found no room nothing more is taken), retries a
+//! failed sync, drops a record that control has not answered for.
 //!
 //! ```text
 //! spool/        the log (`bus::Log`); one record a message:
@@ -17,15 +17,18 @@
 //!     cursor  = [1, cursor] | SHA-256 of that, 32 bytes
 //! ```
 //!
-//! `windows` and `cursor` are replaced whole (`disk::replace`). One that is damaged stops the start with its name. A
-//! missing `windows` is taken as empty: a gateway's memory is short in any case, and *taken* in the store is not.
+//! `windows` and `cursor` are replaced whole, on a full disk with the room of [`crate::reserve`]. One that is damaged stops the
+//! start with its name. A missing `windows` is taken as empty: a gateway's memory is short in any case, and *taken* in the
+//! store is not.
 
 use crate::admission::{Admission, Claim, Standing};
+use crate::error::told;
 use crate::kept::{self, KeptError, version};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
+use crate::reserve;
 use crate::session::Answer;
-use bus::{Log, LogConfig, LogError, LogReader, Offset, Writer};
+use bus::{Lane, Log, LogConfig, LogError, LogReader, Offset, Writer};
 use disk::SharedDisk;
 use minicbor::{Decoder, Encoder};
 use model::cbor::{Malformed, Reason, array_of, array_up_to, at_end, expect};
@@ -66,7 +69,20 @@ impl Default for SpoolConfig {
 const RECORD_OVERHEAD: usize = 256;
 const WINDOWS: &str = "windows";
 const CURSOR: &str = "cursor";
+/// A bundle, which is what lets keys in, names fewer than 200,000.
 const KEYS_MAX: usize = 1 << 20;
+/// How long `windows` may get by remembering more than one message of a key: 20,000 keys with the 64 of the default, written
+/// for every 16 MiB that are handed up.
+const WINDOWS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The names, numbers and lengths of the file itself, and of a key in it, at their longest; then of one message.
+const WINDOWS_HEAD: usize = 16 + 32;
+const WINDOW_HEAD: usize = 40 + 27;
+const WINDOW_MESSAGE: usize = 49;
+// What is written can be read: with one message of each key as well.
+const _: () = assert!(
+    (WINDOWS_HEAD + KEYS_MAX * (WINDOW_HEAD + WINDOW_MESSAGE)) as u64 <= kept::FILE_BYTES_MAX
+        && WINDOWS_BYTES_MAX as u64 <= kept::FILE_BYTES_MAX
+);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
@@ -78,6 +94,17 @@ pub enum SpoolError {
     BadRecord { offset: Offset, source: Malformed },
     #[error("`{}` points at record {found}, and the spool ends at {end}: it is another spool's", path.display())]
     Foreign { path: PathBuf, found: u64, end: Offset },
+}
+
+impl SpoolError {
+    /// Whether there was no space for it: later there may be, and nothing is broken.
+    pub(crate) fn is_for_want_of_room(&self) -> bool {
+        match self {
+            Self::Log(error) => error.is_for_want_of_room(),
+            Self::Kept(error) => error.is_full(),
+            Self::BadRecord { .. } | Self::Foreign { .. } => false,
+        }
+    }
 }
 
 /// One message that was admitted.
@@ -144,12 +171,25 @@ impl Record {
     }
 }
 
-/// Where the answer goes: a session's inbox, and the place that the session knows the message by.
+/// One session's way into the spool: where its answers go, and that its messages keep their order.
 #[derive(Clone, Debug)]
-pub struct Waiter {
-    /// Holds one answer for each message that a session may have in flight, so that it is never full.
-    pub inbox: mpsc::Sender<(u64, Answer)>,
-    pub place: u64,
+pub struct Inlet {
+    inbox: mpsc::Sender<(u64, Answer)>,
+    lane: Lane,
+}
+
+impl Inlet {
+    /// The inbox must hold one answer for each message that the session may have in flight, so that it is never full.
+    pub fn new(inbox: mpsc::Sender<(u64, Answer)>) -> Self {
+        Self { inbox, lane: Lane::new() }
+    }
+}
+
+/// Where the answer goes: a session's inlet, and the place that the session knows the message by.
+#[derive(Debug)]
+struct Waiter {
+    inlet: Inlet,
+    place: u64,
 }
 
 /// See the module's head. Clones are the same spool.
@@ -166,10 +206,10 @@ struct Inner {
     reader: LogReader,
     ledger: Arc<Mutex<Ledger>>,
     commits: mpsc::Sender<Step>,
-    /// Only the reserve of the disk is left.
+    /// The disk has less left than the operator would have free.
     low: AtomicBool,
-    /// Somebody found no room: trim at the next occasion.
-    pressed: AtomicBool,
+    /// The disk has not enough left for [`reserve`].
+    short: AtomicBool,
     shown: Shown,
     durable: Mutex<Durable>,
 }
@@ -181,11 +221,18 @@ struct Shown {
     reader: LogReader,
     metrics: Metrics,
     cursor: Arc<AtomicU64>,
+    /// Somebody found no room: trim at the next occasion.
+    pressed: Arc<AtomicBool>,
 }
 
 impl Shown {
     fn cursor(&self) -> Offset {
         Offset(self.cursor.load(Ordering::Acquire))
+    }
+
+    /// Somebody found no room.
+    fn press(&self) {
+        self.pressed.store(true, Ordering::Relaxed);
     }
 
     fn update(&self) {
@@ -206,6 +253,8 @@ struct Ledger {
 #[derive(Debug)]
 struct Durable {
     cursor: Offset,
+    /// Up to where the log is folded in `windows`.
+    folded_to: Offset,
     /// Bytes handed up since the last trim.
     since_trim: u64,
 }
@@ -229,7 +278,9 @@ struct Commit {
 /// What was found on the disk.
 struct Found {
     admission: Admission<Waiter>,
+    /// In memory, and in `windows`.
     folded_to: Offset,
+    kept_to: Offset,
     cursor: Offset,
 }
 
@@ -261,10 +312,12 @@ impl Spool {
             reader: reader.clone(),
             metrics: metrics.clone(),
             cursor: Arc::new(AtomicU64::new(found.cursor.0)),
+            pressed: Arc::default(),
         };
         shown.update();
         tokio::spawn(settle(ledger.clone(), shown.clone(), queue));
-        Ok(Self(Arc::new(Inner {
+        let durable = Durable { cursor: found.cursor, folded_to: found.kept_to, since_trim };
+        let spool = Self(Arc::new(Inner {
             disk,
             dir: dir.to_owned(),
             config,
@@ -274,20 +327,24 @@ impl Spool {
             ledger,
             commits,
             low: AtomicBool::new(false),
-            pressed: AtomicBool::new(false),
+            short: AtomicBool::new(false),
             shown,
-            durable: Mutex::new(Durable { cursor: found.cursor, since_trim }),
-        })))
+            durable: Mutex::new(durable),
+        }));
+        spool.hold_reserve()?;
+        Ok(spool)
     }
 
     /// Offers a message that was believed. `Some`: the answer, at once. `None`: it comes to the waiter, once the disk has
     /// spoken.
     ///
-    /// Calls of one session are made in the order of its messages, which is then the order in the log.
+    /// Calls of one session are made in the order of its messages, all through its one inlet: then that is their order in
+    /// the log. Once one was refused for want of room, so are all behind it, until the session has ended.
     pub fn offer(
         &self,
         claim: &Claim,
-        waiter: Waiter,
+        inlet: &mut Inlet,
+        place: u64,
         record: impl FnOnce() -> Record,
     ) -> Option<Answer> {
         let inner = &*self.0;
@@ -301,29 +358,42 @@ impl Spool {
             }
             Standing::Pending => {
                 inner.metrics.repeats.inc();
-                ledger.admission.join(claim, waiter);
+                // Sent in an earlier session, and it may still find no room there: then neither does what follows it here.
+                if let Some(first) = ledger.admission.first_waiting(claim)
+                    && !inlet.lane.is_shut()
+                {
+                    inlet.lane = first.inlet.lane.clone();
+                }
+                ledger.admission.join(claim, Waiter { inlet: inlet.clone(), place });
                 return None;
             }
             Standing::Forged => return refused(Refusal::Forged),
         };
-        if inner.low.load(Ordering::Relaxed) {
+        if inlet.lane.is_shut() {
+            return refused(Refusal::BehindRefused);
+        }
+        if inner.is_low() {
+            inlet.lane.shut();
+            inner.shown.press();
             return refused(Refusal::DiskFull);
         }
-        let Ok(place) = inner.commits.try_reserve() else {
+        let Ok(step) = inner.commits.try_reserve() else {
+            inlet.lane.shut();
             return refused(Refusal::QueueFull);
         };
-        match inner.writer.submit(record().encode()) {
+        match inner.writer.submit_in(&inlet.lane, record().encode()) {
             Ok(written) => {
-                ledger.admission.begin(claim, waiter);
+                ledger.admission.begin(claim, Waiter { inlet: inlet.clone(), place });
                 let began = Instant::now();
-                place.send(Step::Commit(Commit { claim: *claim, late, began, written }));
+                step.send(Step::Commit(Commit { claim: *claim, late, began, written }));
                 None
             }
             Err(LogError::Full { .. }) => {
-                inner.pressed.store(true, Ordering::Relaxed);
+                inner.shown.press();
                 refused(Refusal::SpoolFull)
             }
             Err(LogError::QueueFull { .. }) => refused(Refusal::QueueFull),
+            Err(LogError::Behind) => refused(Refusal::BehindRefused),
             Err(LogError::TooLarge { .. }) => refused(Refusal::MessageOversize),
             // The process is about to stop: nobody is told anything that may not be so.
             Err(_) => None,
@@ -355,41 +425,65 @@ impl Spool {
         self.0.shown.update();
     }
 
-    /// Makes the cursor durable, and gives up segments when that is worth a checkpoint. Blocks on the disk.
+    /// Gives up segments when that is worth a checkpoint, and makes the cursor durable. Blocks on the disk. After an error
+    /// for want of room it is called again later.
     pub fn keep(&self) -> Result<(), SpoolError> {
         let inner = &*self.0;
         let mut durable = inner.durable();
         let cursor = self.cursor();
+        // First, since on a full disk it makes the room for the rest.
+        self.trim(&mut durable, cursor)?;
         if cursor > durable.cursor {
             kept::replace(&*inner.disk, &inner.dir.join(CURSOR), &encode_cursor(cursor))?;
             durable.cursor = cursor;
         }
-        let segment = inner.config.segment_bytes.min(inner.config.bytes_max / 4);
-        let pressed = inner.pressed.swap(false, Ordering::Relaxed);
-        if durable.since_trim >= segment || (pressed && durable.since_trim > 0) {
-            let folded_to = self.checkpoint()?;
-            inner.writer.trim(durable.cursor.min(folded_to));
-            durable.since_trim = 0;
-        }
-        self.0.shown.update();
+        self.hold_reserve()?;
+        inner.shown.update();
         Ok(())
     }
 
-    /// Whether the cursor on the disk is the one in memory.
-    pub fn is_kept(&self) -> bool {
-        self.0.durable().cursor == self.cursor()
+    /// Gives up what lies below the cursor, as far as the windows on the disk reach. The cursor there may lie behind: a log
+    /// that begins above it says the same.
+    fn trim(&self, durable: &mut Durable, cursor: Offset) -> Result<(), SpoolError> {
+        let inner = &*self.0;
+        let segment = inner.config.segment_bytes.min(inner.config.bytes_max / 4);
+        let pressed = inner.shown.pressed.load(Ordering::Relaxed);
+        let is_worth_it = durable.since_trim >= segment || (pressed && durable.since_trim > 0);
+        if !is_worth_it {
+            return Ok(());
+        }
+        let kept = if durable.folded_to < cursor { self.checkpoint(durable) } else { Ok(()) };
+        inner.writer.trim(cursor.min(durable.folded_to));
+        kept?;
+        inner.shown.pressed.store(false, Ordering::Relaxed);
+        durable.since_trim = 0;
+        Ok(())
     }
 
-    /// Writes down the windows. Returns up to where the log is folded in them.
-    fn checkpoint(&self) -> Result<Offset, SpoolError> {
+    /// Writes down the windows.
+    fn checkpoint(&self, durable: &mut Durable) -> Result<(), SpoolError> {
         let inner = &*self.0;
         let (bytes, folded_to) = {
             let ledger = inner.ledger();
-            (encode_windows(&ledger.admission, ledger.folded_to), ledger.folded_to)
+            let bytes = encode_windows(&ledger.admission, ledger.folded_to, WINDOWS_BYTES_MAX);
+            (bytes, ledger.folded_to)
         };
         kept::replace(&*inner.disk, &inner.dir.join(WINDOWS), &bytes)?;
+        durable.folded_to = folded_to;
         inner.metrics.checkpoints.inc();
-        Ok(folded_to)
+        Ok(())
+    }
+
+    fn hold_reserve(&self) -> Result<(), SpoolError> {
+        let (inner, path) = (&*self.0, self.0.dir.clone());
+        let held = reserve::hold(&*inner.disk, &path).map_err(|source| KeptError::File {
+            attempt: "hold room in",
+            path,
+            source,
+        })?;
+        inner.short.store(!held, Ordering::Relaxed);
+        inner.metrics.disk_reserve.set(inner.is_low().into());
+        Ok(())
     }
 
     /// Forgets the windows of keys that nobody seals by any more.
@@ -402,7 +496,7 @@ impl Spool {
     /// Whether only the disk's reserve is left: then nothing more is taken.
     pub fn set_low(&self, low: bool) {
         self.0.low.store(low, Ordering::Relaxed);
-        self.0.metrics.disk_reserve.set(low.into());
+        self.0.metrics.disk_reserve.set(self.0.is_low().into());
     }
 
     /// The next record to hand up.
@@ -435,17 +529,28 @@ impl Spool {
             // What is durable is unknown: the next start finds out.
             return Ok(());
         }
-        let kept = tokio::task::spawn_blocking(move || {
+        let keeping = tokio::task::spawn_blocking(move || {
             self.keep()?;
-            self.checkpoint().map(drop)
+            self.checkpoint(&mut self.0.durable())
         });
-        kept.await.expect("keeping does not panic")
+        match keeping.await.expect("keeping does not panic") {
+            Err(error) if error.is_for_want_of_room() => {
+                let error = told(&error);
+                tracing::warn!(error, "the next start hands some records up again, and folds more");
+                Ok(())
+            }
+            kept => kept,
+        }
     }
 }
 
 impl Inner {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         lock(&self.ledger)
+    }
+
+    fn is_low(&self) -> bool {
+        self.low.load(Ordering::Relaxed) || self.short.load(Ordering::Relaxed)
     }
 
     fn durable(&self) -> MutexGuard<'_, Durable> {
@@ -480,8 +585,12 @@ async fn settle(ledger: Arc<Mutex<Ledger>>, shown: Shown, mut queue: mpsc::Recei
                 (waiting, Answer::Accepted)
             }
             Ok(Err(error)) if error.is_for_want_of_room() => {
-                let full = matches!(error, LogError::DiskFull { .. });
-                let refusal = if full { Refusal::DiskFull } else { Refusal::SpoolFull };
+                shown.press();
+                let refusal = match error {
+                    LogError::DiskFull { .. } => Refusal::DiskFull,
+                    LogError::Behind => Refusal::BehindRefused,
+                    _ => Refusal::SpoolFull,
+                };
                 (lock(&ledger).admission.dropped(&commit.claim), Answer::Refused(refusal))
             }
             // What is durable is unknown, and the process is about to stop: nobody is answered (INV-ACK-1).
@@ -489,7 +598,7 @@ async fn settle(ledger: Arc<Mutex<Ledger>>, shown: Shown, mut queue: mpsc::Recei
         };
         for waiter in waiting {
             // A session that has ended asks again in its next one.
-            let _ = waiter.inbox.try_send((waiter.place, answer));
+            let _ = waiter.inlet.inbox.try_send((waiter.place, answer));
         }
     }
 }
@@ -532,8 +641,12 @@ fn recover(
         }
         tracing::warn!(path = %windows_path.display(), %folded_to, %first, "windows do not reach the log");
     }
-    let mut found =
-        Found { admission: Admission::new(remember), folded_to, cursor: cursor.max(first) };
+    let mut found = Found {
+        admission: Admission::new(remember),
+        folded_to,
+        kept_to: folded_to,
+        cursor: cursor.max(first),
+    };
     for (key, window) in windows {
         found.admission.restore(key, window);
     }
@@ -563,13 +676,18 @@ fn decode_cursor(bytes: &[u8]) -> Result<Offset, Malformed> {
     Ok(cursor)
 }
 
-fn encode_windows<W>(admission: &Admission<W>, folded_to: Offset) -> Vec<u8> {
+/// Of each key as many messages as there is room for in `bytes_max`, the newest, and one in any case: what is forgotten so
+/// is late when it comes again, and history.
+fn encode_windows<W>(admission: &Admission<W>, folded_to: Offset, bytes_max: usize) -> Vec<u8> {
     let mut windows: Vec<(&KeyId, &Window)> = admission.windows().iter().collect();
     windows.sort_by_key(|(key, _)| **key);
+    windows.truncate(KEYS_MAX);
+    let share = bytes_max.saturating_sub(WINDOWS_HEAD) / windows.len().max(1);
+    let messages = share.saturating_sub(WINDOW_HEAD) / WINDOW_MESSAGE;
     kept::seal(|e| {
         e.array(3)?.u8(1)?.u64(folded_to.0)?.array(windows.len() as u64)?;
         for (key, window) in windows {
-            e.array(2)?.bytes(key.as_bytes())?.bytes(&window.encode())?;
+            e.array(2)?.bytes(key.as_bytes())?.bytes(&window.encode_last(messages))?;
         }
         Ok(())
     })

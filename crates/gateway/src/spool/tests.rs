@@ -2,6 +2,7 @@ use super::*;
 use disk::{Cuts, Disk as _, SimDisk, SyncMode};
 use std::collections::BTreeSet;
 use std::future::Future;
+use trust::window::Look;
 
 const KEY: KeyId = KeyId([3; 32]);
 
@@ -20,6 +21,10 @@ fn claim(sequence: u64, digest: u8) -> Claim {
 }
 
 fn record(claim: &Claim) -> Record {
+    record_of(claim, 200)
+}
+
+fn record_of(claim: &Claim, message_len: usize) -> Record {
     Record {
         device: DeviceId::new("pump-1").unwrap(),
         key: claim.key,
@@ -29,7 +34,7 @@ fn record(claim: &Claim) -> Record {
         uncertainty_ms: u32::MAX,
         fresh: claim.fresh,
         bundle: 7,
-        message: vec![claim.digest.0[0]; 200],
+        message: vec![claim.digest.0[0]; message_len],
     }
 }
 
@@ -44,20 +49,56 @@ fn open_with(disk: &SimDisk, config: SpoolConfig) -> Result<Spool, SpoolError> {
     Spool::open(disk.shared(), dir, config, Metrics::new())
 }
 
-/// Offers a message as a session does; `None`: the disk failed before there was an answer.
+/// A session, as far as the spool knows one.
+struct Sender {
+    inlet: Inlet,
+    answers: mpsc::Receiver<(u64, Answer)>,
+    place: u64,
+}
+
+impl Sender {
+    fn new() -> Self {
+        let (inbox, answers) = mpsc::channel(32);
+        Self { inlet: Inlet::new(inbox), answers, place: 0 }
+    }
+
+    /// Offers a message, and does not wait for its answer.
+    fn offer(&mut self, spool: &Spool, claim: &Claim, message_len: usize) -> Option<Answer> {
+        self.place += 1;
+        spool.offer(claim, &mut self.inlet, self.place, || record_of(claim, message_len))
+    }
+
+    /// Offers a message and waits; `None`: the disk failed before there was an answer.
+    async fn ask(&mut self, spool: &Spool, claim: &Claim, message_len: usize) -> Option<Answer> {
+        if let Some(answer) = self.offer(spool, claim, message_len) {
+            return Some(answer);
+        }
+        self.answer(spool).await
+    }
+
+    async fn answer(&mut self, spool: &Spool) -> Option<Answer> {
+        let mut failed = spool.failed();
+        let (place, answer) = tokio::select! {
+            answered = self.answers.recv() => answered?,
+            _ = failed.wait_for(|failed| *failed) => return None,
+        };
+        assert!(place <= self.place);
+        Some(answer)
+    }
+}
+
+/// In a session of its own.
 async fn ask(spool: &Spool, claim: Claim) -> Option<Answer> {
-    let (inbox, mut answers) = mpsc::channel(1);
-    if let Some(answer) = spool.offer(&claim, Waiter { inbox, place: 9 }, || record(&claim)) {
-        return Some(answer);
-    }
-    let mut failed = spool.failed();
-    tokio::select! {
-        answered = answers.recv() => answered.map(|(place, answer)| {
-            assert_eq!(place, 9);
-            answer
-        }),
-        _ = failed.wait_for(|failed| *failed) => None,
-    }
+    Sender::new().ask(spool, &claim, 200).await
+}
+
+/// Bytes of all files.
+fn used(disk: &SimDisk) -> u64 {
+    let len = |dir: &str| -> u64 {
+        let names = disk.list(Path::new(dir)).unwrap();
+        names.iter().filter_map(|name| disk.len(&Path::new(dir).join(name)).ok()).sum()
+    };
+    len("/gw") + len("/gw/spool")
 }
 
 /// Hands up what control would take in one batch. Returns the sequences.
@@ -97,16 +138,14 @@ fn a_repeat_of_a_pending_message_waits_for_the_same_commit() {
     let disk = SimDisk::new(1);
     run(async {
         let spool = open(&disk).unwrap();
-        let (inbox, mut answers) = mpsc::channel(4);
-        for place in 0..3 {
-            let waiter = Waiter { inbox: inbox.clone(), place };
-            assert_eq!(spool.offer(&claim(1, 1), waiter, || record(&claim(1, 1))), None);
+        let mut sender = Sender::new();
+        for _ in 0..3 {
+            assert_eq!(sender.offer(&spool, &claim(1, 1), 200), None);
         }
-        let waiter = Waiter { inbox, place: 3 };
-        let forged = spool.offer(&claim(1, 2), waiter, || record(&claim(1, 2)));
+        let forged = sender.offer(&spool, &claim(1, 2), 200);
         assert_eq!(forged, Some(Answer::Refused(Refusal::Forged)));
-        for place in 0..3 {
-            assert_eq!(answers.recv().await, Some((place, Answer::Accepted)));
+        for place in 1..=3 {
+            assert_eq!(sender.answers.recv().await, Some((place, Answer::Accepted)));
         }
         assert_eq!(spool.end(), Offset(1));
     });
@@ -165,13 +204,126 @@ fn a_full_disk_and_its_reserve_refuse_before_the_window_moves() {
         assert_eq!(ask(&spool, claim(2, 1)).await, refused);
         assert_eq!(ask(&spool, claim(1, 1)).await, Some(Answer::Accepted), "repeats need no room");
         spool.set_low(false);
-        disk.set_capacity(700);
+        disk.set_capacity(used(&disk) + 400);
         assert_eq!(ask(&spool, claim(2, 1)).await, Some(Answer::Accepted));
         assert_eq!(ask(&spool, claim(3, 1)).await, refused);
         assert_eq!(standing(&spool, &claim(3, 1)), Standing::Free { late: false });
         disk.set_capacity(u64::MAX);
         assert_eq!(ask(&spool, claim(3, 1)).await, Some(Answer::Accepted));
         assert_eq!(hand_up(&spool, 9).unwrap(), [1, 2, 3]);
+    });
+}
+
+/// A long message finds no room, and the short one behind it would: the log would have the second before the first.
+#[test]
+fn nothing_of_a_session_is_taken_behind_what_found_no_room() {
+    let behind = Some(Answer::Refused(Refusal::BehindRefused));
+    let disk = SimDisk::new(1);
+    run(async {
+        // The spool's own bound.
+        let spool = open(&disk).unwrap();
+        let mut sequence = 0;
+        while spool.0.writer.bytes() + 1200 < config().bytes_max {
+            assert_eq!(ask(&spool, claim(sequence, 1)).await, Some(Answer::Accepted));
+            sequence += 1;
+        }
+        let (long, short) = (claim(sequence, 1), claim(sequence + 1, 1));
+        let mut sender = Sender::new();
+        let full = Some(Answer::Refused(Refusal::SpoolFull));
+        assert_eq!(sender.ask(&spool, &long, 1500).await, full);
+        assert_eq!(sender.ask(&spool, &short, 1).await, behind);
+        assert_eq!(sender.ask(&spool, &long, 1).await, behind, "until the session ends");
+        let known = sender.ask(&spool, &claim(sequence - 1, 1), 200).await;
+        assert_eq!(known, Some(Answer::Accepted), "what is durable needs no room");
+        assert_eq!(standing(&spool, &short), Standing::Free { late: false });
+        // Another session is another order.
+        assert_eq!(Sender::new().ask(&spool, &short, 1).await, Some(Answer::Accepted));
+    });
+    let disk = SimDisk::new(1);
+    run(async {
+        // A disk that is full: the long message is a group by itself, and the next group has room.
+        let spool = open(&disk).unwrap();
+        assert_eq!(ask(&spool, claim(0, 1)).await, Some(Answer::Accepted));
+        disk.set_capacity(used(&disk) + 400);
+        let (long, short) = (claim(1, 1), claim(2, 1));
+        let (mut sender, mut next_session) = (Sender::new(), Sender::new());
+        assert_eq!(sender.offer(&spool, &long, 1000), None);
+        // Both answers may come at once or later, as the disk is slower or faster than we are.
+        let at_once = sender.offer(&spool, &short, 1);
+        // The device comes again while the long one still waits.
+        assert_eq!(next_session.offer(&spool, &long, 1000), None);
+        let again_at_once = next_session.offer(&spool, &claim(3, 1), 1);
+        for (sender, at_once) in [(&mut sender, at_once), (&mut next_session, again_at_once)] {
+            let full = Some(Answer::Refused(Refusal::DiskFull));
+            assert_eq!(sender.answer(&spool).await, full);
+            let second = match at_once {
+                None => sender.answer(&spool).await,
+                at_once => at_once,
+            };
+            assert_eq!(second, behind);
+        }
+        assert_eq!(spool.end(), Offset(1));
+        assert_eq!(ask(&spool, claim(1, 1)).await, Some(Answer::Accepted), "a shorter one fits");
+        assert_eq!(hand_up(&spool, 9).unwrap(), [0, 1]);
+    });
+}
+
+/// Waits for the writer's thread to have trimmed.
+async fn begins_at(spool: &Spool, offset: Offset) {
+    let trimmed = async {
+        while spool.0.reader.first() != offset {
+            tokio::task::yield_now().await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(20);
+    tokio::time::timeout(patience, trimmed).await.expect("the log is trimmed");
+}
+
+/// What others have filled, the gateway empties as far as it is its own: control has answered, segments go.
+#[test]
+fn a_full_disk_does_not_keep_a_spool_from_giving_up_segments() {
+    let disk = SimDisk::new(1);
+    run(async {
+        let spool = open(&disk).unwrap();
+        for sequence in 0..12 {
+            assert_eq!(ask(&spool, claim(sequence, 1)).await, Some(Answer::Accepted));
+        }
+        let full = used(&disk);
+        disk.set_capacity(full);
+        let refused = Some(Answer::Refused(Refusal::DiskFull));
+        assert_eq!(ask(&spool, claim(12, 1)).await, refused);
+        // Its own room serves for windows and cursor; what the segments leave is its own first, and then for others.
+        assert_eq!(hand_up(&spool, 6).unwrap().len(), 6);
+        spool.keep().unwrap();
+        assert_eq!(spool.0.durable().cursor, Offset(6));
+        begins_at(&spool, Offset(6)).await;
+        spool.keep().unwrap();
+        assert_eq!(ask(&spool, claim(12, 1)).await, Some(Answer::Accepted));
+
+        // Somebody else has taken all of it. The windows on the disk reach far enough for some more segments.
+        disk.set_capacity(0);
+        reserve::give_up(&disk, Path::new("/gw")).unwrap();
+        assert_eq!(hand_up(&spool, 6).unwrap().len(), 6);
+        assert!(spool.keep().unwrap_err().is_for_want_of_room());
+        begins_at(&spool, Offset(12)).await;
+        assert_eq!(ask(&spool, claim(13, 1)).await, refused);
+        assert!(!*spool.failed().borrow());
+
+        // When there is room, everything is kept that was put off.
+        disk.set_capacity(u64::MAX);
+        spool.keep().unwrap();
+        assert_eq!(spool.0.durable().cursor, Offset(12));
+        assert_eq!(hand_up(&spool, 9).unwrap(), [12]);
+        disk.set_capacity(0);
+        assert!(spool.close().await.is_ok(), "an end on a full disk is an end");
+    });
+    // What the log no longer has was answered for, whatever the cursor on the disk says.
+    disk.restart();
+    run(async {
+        let spool = open(&disk).unwrap();
+        assert_eq!(spool.0.metrics.violations("INV-REPLAY-1"), 0);
+        assert!(spool.cursor() >= spool.0.reader.first());
+        assert_eq!(standing(&spool, &claim(12, 1)), Standing::Durable);
     });
 }
 
@@ -186,12 +338,8 @@ fn a_failed_sync_answers_nobody_and_is_told() {
         assert_eq!(ask(&spool, claim(2, 1)).await, None);
         assert!(*spool.failed().borrow());
         disk.set_sync_mode(SyncMode::Honest);
-        assert_eq!(spool.offer(&claim(3, 1), waiter(), || record(&claim(3, 1))), None);
+        assert_eq!(Sender::new().offer(&spool, &claim(3, 1), 200), None);
     });
-}
-
-fn waiter() -> Waiter {
-    Waiter { inbox: mpsc::channel(1).0, place: 0 }
 }
 
 /// What a run was promised: everything that it saw acknowledged, and everything that control answered for.
@@ -203,8 +351,7 @@ struct Promised {
 
 const MESSAGES: u64 = 30;
 
-async fn live(disk: &SimDisk, promised: &mut Promised) -> Option<()> {
-    let spool = open(disk).ok()?;
+async fn live(spool: Spool, promised: &mut Promised) -> Option<()> {
     for sequence in 0..MESSAGES {
         match ask(&spool, claim(sequence, sequence as u8)).await? {
             Answer::Accepted => promised.acked.push(sequence),
@@ -220,8 +367,17 @@ async fn live(disk: &SimDisk, promised: &mut Promised) -> Option<()> {
 
 fn workload(disk: &SimDisk) -> Promised {
     let mut promised = Promised::default();
-    run(live(disk, &mut promised));
+    run(async {
+        let Ok(spool) = open(disk) else { return };
+        live(spool.clone(), &mut promised).await;
+        ends(spool).await;
+    });
     promised
+}
+
+/// The thread of a dead process does nothing more to the disk.
+async fn ends(spool: Spool) {
+    spool.0.writer.clone().close().await;
 }
 
 fn check(disk: &SimDisk, promised: Promised) -> Result<(), String> {
@@ -266,6 +422,7 @@ fn what_was_acknowledged_survives_a_cut_at_any_write() {
         run(async {
             if let Ok(spool) = open(disk) {
                 let _ = spool.keep();
+                ends(spool).await;
             }
         });
     };
@@ -339,6 +496,36 @@ fn flip(disk: &SimDisk, path: &str, at: usize) {
     disk::replace(disk, Path::new(path), &bytes).unwrap();
 }
 
+/// However many keys remember however much, the next start can read it; what there is no room for is the oldest.
+#[test]
+fn what_is_written_of_the_windows_can_be_read_again() {
+    // Counters whose numbers are as long as they can be.
+    let counter = |n: u64| Counter { epoch: u32::MAX, sequence: u64::MAX - 500 + n };
+    let key = |n: u8| KeyId([n; 32]);
+    let mut admission: Admission<()> = Admission::new(400);
+    for n in 0..300 {
+        for key in (0..20).map(key) {
+            admission.fold(key, counter(n), Digest([n as u8; 32]));
+        }
+    }
+    for bytes_max in [0, 5_000, 50_000, 1 << 20] {
+        let bytes = encode_windows(&admission, Offset(u64::MAX), bytes_max);
+        let one_each = WINDOWS_HEAD + 20 * (WINDOW_HEAD + WINDOW_MESSAGE);
+        let len = bytes.len();
+        assert!(len <= bytes_max.max(one_each), "{len} bytes, expected at most {bytes_max}");
+        assert!(len * 10 >= bytes_max.min(300_000) * 8, "{len} bytes of {bytes_max} are used");
+        let (folded_to, windows) = kept::open(&bytes).and_then(decode_windows).unwrap();
+        assert_eq!((folded_to, windows.len()), (Offset(u64::MAX), 20));
+        for (key, window) in windows {
+            let look = |n| window.look(counter(n), &Digest([n as u8; 32]));
+            assert_eq!(look(299), Look::Repeat, "{key}: the newest");
+            assert_eq!(look(300), Look::Fresh);
+            let oldest = if bytes_max == 1 << 20 { Look::Repeat } else { Look::Late };
+            assert_eq!(look(0), oldest, "{key}: the oldest, in {bytes_max} bytes");
+        }
+    }
+}
+
 /// Golden bytes of version 1: drawn in `docs/formats/gateway-files.md`, never changed.
 #[test]
 fn the_files_of_version_1_are_read_for_ever() {
@@ -360,7 +547,7 @@ fn the_files_of_version_1_are_read_for_ever() {
     let mut admission: Admission<()> = Admission::new(4);
     admission.fold(KEY, Counter { epoch: 1, sequence: 5 }, Digest([0xee; 32]));
     let bytes = golden(include_str!("../../../../docs/formats/golden/gateway-windows-v1.hex"));
-    assert_eq!(encode_windows(&admission, Offset(6)), bytes);
+    assert_eq!(encode_windows(&admission, Offset(6), WINDOWS_BYTES_MAX), bytes);
     let found = kept::open(&bytes).and_then(decode_windows).unwrap();
     assert_eq!(found, (Offset(6), vec![(KEY, admission.windows()[&KEY].clone())]));
 }

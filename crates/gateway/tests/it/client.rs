@@ -36,8 +36,8 @@ impl Client {
     }
 
     /// A session as this device; panics unless CONNACK says yes.
-    pub async fn connect(at: SocketAddr, device: &Device, ca: &[u8]) -> Self {
-        let mut client = Self::dial(at, tls(Some((&device.chain, &device.tls)), ca)).await.unwrap();
+    pub async fn connect(at: SocketAddr, device: &Device) -> Self {
+        let mut client = Self::dial(at, device.shown()).await.unwrap();
         let connack = client.ask(&connect(device.id.as_str())).await.expect("an answer");
         assert_eq!((connack[0], connack[3]), (0x20, 0), "CONNACK {connack:02x?}");
         // The value of the user property `nonce` is the only 32 hex digits in there.

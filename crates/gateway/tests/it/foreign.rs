@@ -1,6 +1,6 @@
 //! Mosquitto's own client, which shares no line with us.
 
-use crate::site::{Device, Site};
+use crate::site::{plant, within};
 use disk::SimDisk;
 use keys::pem;
 use std::process::Command;
@@ -14,9 +14,7 @@ async fn mosquitto_pub_gets_its_puback() {
         println!("SKIPPED mosquitto_pub_gets_its_puback: mosquitto_pub is not installed");
         return;
     }
-    let site = Site::start().await;
-    let pump = Device::new(&site.ca, "pump-1");
-    let gateway = site.gateway(&SimDisk::new(1), &[&pump]).await;
+    let (site, pump, gateway) = plant(&SimDisk::new(1)).await;
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, bytes: &[u8]| {
         let path = dir.path().join(name);
@@ -40,7 +38,7 @@ async fn mosquitto_pub_gets_its_puback() {
         command.arg("-f").arg(message);
         async move {
             let output = tokio::task::spawn_blocking(move || command.output().unwrap());
-            let output = output.await.unwrap();
+            let output = within("mosquitto_pub ends", output).await.unwrap();
             let text =
                 String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
             (output.status.success(), text)

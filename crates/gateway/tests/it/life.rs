@@ -1,30 +1,31 @@
 //! The process: its options, its metrics page, its end.
 
 use crate::client::Client;
-use crate::site::{Device, GATEWAY, Site, eventually, gateway_dir};
+use crate::site::{DIR, GATEWAY, Mood, Site, eventually, plant, within};
 use disk::{Disk as _, RealDisk, SharedDisk, SimDisk};
 use gateway::{Gateway, GatewayError};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 async fn get(at: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(at).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.unwrap();
-    text
+    let asked = async {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    };
+    within(path, asked).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_and_health_are_shown_on_loopback() {
-    let site = Site::start().await;
-    let pump = Device::new(&site.ca, "pump-1");
-    let gateway = site.gateway(&SimDisk::new(1), &[&pump]).await;
+    let (site, _pump, gateway) = plant(&SimDisk::new(1)).await;
     let at = gateway.metrics_addr().unwrap();
     assert!(get(at, "/healthz").await.ends_with("serving\n"));
     let text = get(at, "/metrics").await;
@@ -72,7 +73,7 @@ async fn an_option_out_of_bounds_is_named() {
     }
     assert_eq!(disk.operations(), 0);
     site.publish(vec![]);
-    site.prepare(&disk.shared(), &gateway_dir());
+    site.prepare(&disk.shared(), Path::new(DIR));
     let mut config = site.config();
     config.name = Some(model::GatewayId::new("gw-2").unwrap());
     let refused = Gateway::start(config, disk.shared()).await.unwrap_err();
@@ -82,18 +83,15 @@ async fn an_option_out_of_bounds_is_named() {
 /// INV-REPLAY-2: a gateway whose counter is lost replaces its key before it seals again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_counter_retires_the_key() {
-    let site = Site::start().await;
-    let pump = Device::new(&site.ca, "pump-1");
     let disk = SimDisk::new(1);
-    let ca = site.ca.certificate_der();
-    let gateway = site.gateway(&disk, &[&pump]).await;
-    let mut client = Client::connect(gateway.local_addr(), &pump, ca).await;
+    let (site, pump, gateway) = plant(&disk).await;
+    let mut client = Client::connect(gateway.local_addr(), &pump).await;
     assert_eq!(client.publish(&pump.topic(), 1, &pump.message(1, 0, None)).await, 0);
     site.has_taken(1).await;
     gateway.stop().await.unwrap();
     disk.remove(Path::new("/gw/seal.epoch")).unwrap();
-    let gateway = Gateway::start(site.config(), disk.shared()).await.unwrap();
-    let mut client = Client::connect(gateway.local_addr(), &pump, ca).await;
+    let gateway = site.gateway(&disk).await;
+    let mut client = Client::connect(gateway.local_addr(), &pump).await;
     assert_eq!(client.publish(&pump.topic(), 1, &pump.message(1, 1, None)).await, 0);
     site.has_taken(2).await;
     let batches = site.batches();
@@ -105,7 +103,7 @@ async fn a_lost_counter_retires_the_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_binary_serves_and_ends_on_sigterm() {
     let site = Site::start().await;
-    let pump = Device::new(&site.ca, "pump-1");
+    let pump = site.device("pump-1");
     site.publish(vec![pump.entry()]);
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("gw");
@@ -133,50 +131,50 @@ async fn the_binary_serves_and_ends_on_sigterm() {
     };
     let mut process = run();
     serves(ports[0]).await;
-    let ca = site.ca.certificate_der();
-    let mut client = Client::connect(ports[0], &pump, ca).await;
+    let mut client = Client::connect(ports[0], &pump).await;
     assert_eq!(client.publish(&pump.topic(), 1, &pump.message(1, 0, None)).await, 0);
     assert!(get(ports[1], "/healthz").await.contains("200 OK"));
     process.signal("TERM");
     assert_eq!(client.end().await, Some(0x8b));
-    assert!(process.0.wait().unwrap().success());
+    assert!(process.ended().await.success());
 
     // INV-ACK-1: killed without a word, and started again.
-    site.set_mood(crate::site::Mood::Away);
+    site.set_mood(Mood::Away);
     let mut process = run();
     serves(ports[0]).await;
-    let mut client = Client::connect(ports[0], &pump, ca).await;
+    let mut client = Client::connect(ports[0], &pump).await;
     assert_eq!(client.publish(&pump.topic(), 1, &pump.message(1, 1, None)).await, 0);
     process.0.kill().unwrap();
-    process.0.wait().unwrap();
-    site.set_mood(crate::site::Mood::Takes);
+    process.ended().await;
+    site.set_mood(Mood::Takes);
     let mut process = run();
     let there = || site.taken().iter().any(|taken| taken.sequence == 1);
     eventually("what was acknowledged is handed up", there).await;
     process.signal("INT");
-    assert!(process.0.wait().unwrap().success());
+    assert!(process.ended().await.success());
 }
 
 /// A second gateway over a spool that is in use would ruin it.
-#[test]
-fn a_directory_in_use_is_not_taken_by_a_second_gateway() {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_in_use_is_not_taken_by_a_second_gateway() {
     let dir = tempfile::tempdir().unwrap();
-    let run = || {
-        let said = Command::new(env!("CARGO_BIN_EXE_plimsoll-gateway"))
+    let said = dir.path().join("said");
+    let run = async || {
+        let child = Command::new(env!("CARGO_BIN_EXE_plimsoll-gateway"))
             .args(["run", "--control", "https://127.0.0.1:9", "--data"])
             .arg(dir.path())
-            .output()
-            .unwrap();
-        assert_eq!(said.status.code(), Some(1));
-        String::from_utf8(said.stderr).unwrap()
+            .stderr(std::fs::File::create(&said).unwrap())
+            .spawn();
+        assert_eq!(Ended(child.unwrap()).ended().await.code(), Some(1));
+        std::fs::read_to_string(&said).unwrap()
     };
     let lock = disk::lock_dir(dir.path()).unwrap();
     let in_use = format!("`{}` is in use by another process", dir.path().display());
-    let said = run();
+    let said = run().await;
     assert!(said.contains(&in_use), "{said}");
     drop(lock);
     // Now it comes as far as the authorities, which are not there.
-    let said = run();
+    let said = run().await;
     assert!(!said.contains(&in_use) && said.contains("site-ca.pem"), "{said}");
 }
 
@@ -188,6 +186,17 @@ impl Ended {
         let id = self.0.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
+
+    /// Waits for its end.
+    async fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        let has_ended = || {
+            status = self.0.try_wait().unwrap();
+            status.is_some()
+        };
+        eventually("the process ends", has_ended).await;
+        status.expect("it has ended")
+    }
 }
 
 impl Drop for Ended {
@@ -198,12 +207,7 @@ impl Drop for Ended {
 }
 
 async fn serves(at: SocketAddr) {
-    let connected = async {
-        while TcpStream::connect(at).await.is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(crate::site::PATIENCE, connected).await.expect("the gateway serves");
+    eventually("the gateway serves", || std::net::TcpStream::connect(at).is_ok()).await;
 }
 
 async fn free_port() -> SocketAddr {

@@ -1,7 +1,9 @@
 //! Who may come in, and who is sent away: TLS, identity, protocol, takeover, revocation.
 
 use crate::client::{Client, connect, packet, publish, tls};
-use crate::site::{Device, Mood, SITE, Site, authority, eventually, issue, secret};
+use crate::site::{
+    Device, Mood, SITE, authority, eventually, issue, plant, plant_with, secret, within,
+};
 use api::Standing;
 use disk::SimDisk;
 use gateway::refusal::Refusal;
@@ -14,11 +16,9 @@ use trust::cose::{SecretKey, Signer as _};
 /// INV-AUTH-1: from a device that is let in, each single change of its certificate is refused for its own reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn whom_tls_does_not_prove_has_no_session() {
-    let site = Site::start().await;
-    let pump = Device::new(&site.ca, "pump-1");
-    let gateway = site.gateway(&SimDisk::new(1), &[&pump]).await;
+    let (site, pump, gateway) = plant(&SimDisk::new(1)).await;
     let (at, ca) = (gateway.local_addr(), site.ca.certificate_der());
-    assert!(Client::connect(at, &pump, ca).await.nonce.is_some());
+    assert!(Client::connect(at, &pump).await.nonce.is_some());
 
     // Another authority of the same name; the maker's; one of the site's that has ended.
     let same_name = Device::new(&authority("site"), "pump-1");
@@ -51,7 +51,7 @@ async fn whom_tls_does_not_prove_has_no_session() {
     // Not TLS at all.
     let mut plain = TcpStream::connect(at).await.unwrap();
     plain.write_all(&connect("pump-1")).await.unwrap();
-    let _ = plain.read(&mut [0; 64]).await;
+    let _ = within("the gateway hangs up", plain.read(&mut [0; 64])).await;
     eventually("not TLS", || gateway.metrics().refused(Refusal::TlsFailed) == 1).await;
     gateway.stop().await.unwrap();
 }
@@ -59,16 +59,13 @@ async fn whom_tls_does_not_prove_has_no_session() {
 /// INV-AUTH-1, INV-PURP-1: a certificate of the site is not enough.
 #[tokio::test(flavor = "multi_thread")]
 async fn whom_the_bundle_does_not_permit_is_told_not_authorized() {
-    let site = Site::start().await;
-    let device = |id: &str| Device::new(&site.ca, id);
-    let (pump, quarantined, revoked) = (device("pump-1"), device("pump-2"), device("pump-3"));
-    let (stranger, rekeyed) = (device("pump-4"), device("pump-1"));
-    let gateway = site.gateway(&SimDisk::new(1), &[&pump]).await;
+    let (site, pump, gateway) = plant(&SimDisk::new(1)).await;
+    let (quarantined, revoked) = (site.device("pump-2"), site.device("pump-3"));
+    let (stranger, rekeyed) = (site.device("pump-4"), site.device("pump-1"));
     let mut entries = vec![pump.entry(), quarantined.entry(), revoked.entry()];
     entries[1].standing = Standing::Quarantined;
     entries[2].standing = Standing::Revoked;
-    let generation = site.publish(entries);
-    eventually("the bundle is taken", || gateway.generation() == generation).await;
+    site.knows(&gateway, entries).await;
 
     let role = |profile: &Profile| {
         let key = secret(Algorithm::Esp256);
@@ -102,20 +99,20 @@ async fn whom_the_bundle_does_not_permit_is_told_not_authorized() {
 /// INV-AUTH-1: a revocation cuts the live session and keeps it out; TLS does not remember.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_device_is_cut_off_and_cannot_come_back() {
-    let site = Site::start().await;
-    let (pump, other) = (Device::new(&site.ca, "pump-1"), Device::new(&site.ca, "pump-2"));
-    let gateway = site.gateway(&SimDisk::new(1), &[&pump, &other]).await;
-    let (at, ca) = (gateway.local_addr(), site.ca.certificate_der());
+    let (site, pump, gateway) = plant(&SimDisk::new(1)).await;
+    let other = site.device("pump-2");
+    site.lets_in(&gateway, &[&pump, &other]).await;
+    let at = gateway.local_addr();
     // One configuration for both tries, with rustls' own memory for resumption.
     let tls = {
-        let mut tls = rustls::ClientConfig::clone(&tls(Some((&pump.chain, &pump.tls)), ca));
+        let mut tls = rustls::ClientConfig::clone(&pump.shown());
         tls.resumption = rustls::client::Resumption::in_memory_sessions(8);
         std::sync::Arc::new(tls)
     };
     let mut client = Client::dial(at, tls.clone()).await.unwrap();
     assert_eq!(client.ask(&connect("")).await.unwrap()[3], 0);
     assert_eq!(client.publish(&pump.topic(), 1, &pump.message(1, 0, None)).await, 0);
-    let mut bystander = Client::connect(at, &other, ca).await;
+    let mut bystander = Client::connect(at, &other).await;
 
     let mut entries = vec![pump.entry(), other.entry()];
     entries[0].standing = Standing::Revoked;
@@ -135,10 +132,8 @@ async fn a_revoked_device_is_cut_off_and_cannot_come_back() {
 /// A session whose TLS key left the bundle is cut too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_left_the_bundle_is_cut_off() {
-    let site = Site::start().await;
-    let pump = Device::new(&site.ca, "pump-1");
-    let gateway = site.gateway(&SimDisk::new(1), &[&pump]).await;
-    let mut client = Client::connect(gateway.local_addr(), &pump, site.ca.certificate_der()).await;
+    let (site, pump, gateway) = plant(&SimDisk::new(1)).await;
+    let mut client = Client::connect(gateway.local_addr(), &pump).await;
     let mut entry = pump.entry();
     entry.tls_keys.clear();
     site.publish(vec![entry]);
@@ -148,12 +143,10 @@ async fn a_key_that_left_the_bundle_is_cut_off() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_session_takes_over() {
-    let site = Site::start().await;
-    let pump = Device::new(&site.ca, "pump-1");
-    let gateway = site.gateway(&SimDisk::new(1), &[&pump]).await;
-    let (at, ca) = (gateway.local_addr(), site.ca.certificate_der());
-    let mut older = Client::connect(at, &pump, ca).await;
-    let mut newer = Client::connect(at, &pump, ca).await;
+    let (_site, pump, gateway) = plant(&SimDisk::new(1)).await;
+    let at = gateway.local_addr();
+    let mut older = Client::connect(at, &pump).await;
+    let mut newer = Client::connect(at, &pump).await;
     assert_ne!(older.nonce, newer.nonce, "each session has a nonce of its own");
     assert_eq!(older.end().await, Some(0x8e));
     assert_eq!(newer.publish(&pump.topic(), 1, &pump.message(1, 0, None)).await, 0);
@@ -165,10 +158,8 @@ async fn a_newer_session_takes_over() {
 /// The table of framing is in `src/frame/tests.rs`; here each class goes over the wire once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_breach_of_protocol_is_told_and_counted() {
-    let site = Site::start().await;
-    let pump = Device::new(&site.ca, "pump-1");
-    let gateway = site.gateway(&SimDisk::new(1), &[&pump]).await;
-    let (at, ca) = (gateway.local_addr(), site.ca.certificate_der());
+    let (_site, pump, gateway) = plant(&SimDisk::new(1)).await;
+    let at = gateway.local_addr();
     let topic = pump.topic();
     let good = publish(&topic, 1, b"x");
     for (bytes, refusal) in [
@@ -180,18 +171,17 @@ async fn a_breach_of_protocol_is_told_and_counted() {
         (publish("plimsoll/+/up", 1, b"x"), Refusal::BadTopic),
         (vec![0xcf, 0], Refusal::ReservedFlags),
     ] {
-        let mut client = Client::connect(at, &pump, ca).await;
+        let mut client = Client::connect(at, &pump).await;
         client.send(&bytes).await;
         assert_eq!(client.end().await, Some(refusal.code()), "{refusal}");
         assert_eq!(gateway.metrics().refused(refusal), 1, "{refusal}");
     }
     // Before CONNECT nothing is said.
-    let own = || tls(Some((&pump.chain, &pump.tls)), ca);
-    let mut client = Client::dial(at, own()).await.unwrap();
+    let mut client = Client::dial(at, pump.shown()).await.unwrap();
     assert_eq!(client.ask(&good).await, None);
     assert_eq!(gateway.metrics().refused(Refusal::NotConnectFirst), 1);
     // MQTT 3.1.1 is told which version is spoken here.
-    let mut client = Client::dial(at, own()).await.unwrap();
+    let mut client = Client::dial(at, pump.shown()).await.unwrap();
     let old = packet(0x10, b"\0\x04MQTT\x04\x02\0\x3c\0\0");
     assert_eq!(client.ask(&old).await.unwrap(), [0x20, 3, 0, 0x84, 0]);
     assert_eq!(gateway.metrics().refused(Refusal::UnsupportedVersion), 1);
@@ -201,41 +191,38 @@ async fn a_breach_of_protocol_is_told_and_counted() {
 /// INV-COST-1: half a CONNECT is not waited for, and neither is half a handshake.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_come_to_the_point_is_sent_away() {
-    let site = Site::start().await;
-    let pump = Device::new(&site.ca, "pump-1");
-    site.publish(vec![pump.entry()]);
-    let disk = SimDisk::new(1).shared();
-    site.prepare(&disk, &crate::site::gateway_dir());
-    let mut config = site.config();
-    config.terms.connect_deadline = std::time::Duration::from_millis(300);
-    config.connections_max = 2;
-    let gateway = gateway::Gateway::start(config, disk).await.unwrap();
-    let (at, ca) = (gateway.local_addr(), site.ca.certificate_der());
+    let (_site, pump, gateway) = plant_with(&SimDisk::new(1), |config| {
+        config.terms.connect_deadline = std::time::Duration::from_millis(300);
+        config.connections_max = 2;
+    })
+    .await;
+    let at = gateway.local_addr();
     let mut silent = TcpStream::connect(at).await.unwrap();
-    let mut client = Client::dial(at, tls(Some((&pump.chain, &pump.tls)), ca)).await.unwrap();
+    let mut client = Client::dial(at, pump.shown()).await.unwrap();
     // Both places are taken: a third connection is closed at once.
     let mut third = TcpStream::connect(at).await.unwrap();
-    assert!(matches!(third.read(&mut [0; 8]).await, Ok(0) | Err(_)));
+    assert_closed(&mut third).await;
     eventually("a third one", || gateway.metrics().refused(Refusal::TooManyConnections) == 1).await;
     assert_eq!(client.ask(&connect("pump-1")[..9]).await, None);
     assert_eq!(gateway.metrics().refused(Refusal::ConnectTimeout), 1);
-    assert!(matches!(silent.read(&mut [0; 8]).await, Ok(0) | Err(_)));
+    assert_closed(&mut silent).await;
     eventually("TLS deadline", || gateway.metrics().refused(Refusal::TlsTimeout) == 1).await;
     gateway.stop().await.unwrap();
+}
+
+async fn assert_closed(stream: &mut TcpStream) {
+    let read = within("the gateway hangs up", stream.read(&mut [0; 8])).await;
+    assert!(matches!(read, Ok(0) | Err(_)));
 }
 
 /// INV-COST-1: who is over its rate is not read from; nothing is lost, and nobody is disconnected.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_too_fast_is_slowed_down() {
-    let site = Site::start().await;
-    let pump = Device::new(&site.ca, "pump-1");
-    site.publish(vec![pump.entry()]);
-    let disk = SimDisk::new(1).shared();
-    site.prepare(&disk, &crate::site::gateway_dir());
-    let mut config = site.config();
-    config.packets = gateway::limits::Rate { per_second: 40, burst: 5 };
-    let gateway = gateway::Gateway::start(config, disk).await.unwrap();
-    let mut client = Client::connect(gateway.local_addr(), &pump, site.ca.certificate_der()).await;
+    let slow = |config: &mut gateway::Config| {
+        config.packets = gateway::limits::Rate { per_second: 40, burst: 5 };
+    };
+    let (site, pump, gateway) = plant_with(&SimDisk::new(1), slow).await;
+    let mut client = Client::connect(gateway.local_addr(), &pump).await;
     let began = std::time::Instant::now();
     for sequence in 0..25 {
         let message = pump.message(1, sequence, client.nonce);
@@ -251,10 +238,8 @@ async fn who_is_too_fast_is_slowed_down() {
 /// INV-FRESH-1, INV-MIX-1: control cannot bring back an older word, nor another gateway's, nor an unknown format.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_or_foreign_bundle_changes_nothing() {
-    let site = Site::start().await;
-    let pump = Device::new(&site.ca, "pump-1");
-    let gateway = site.gateway(&SimDisk::new(1), &[&pump]).await;
-    let mut client = Client::connect(gateway.local_addr(), &pump, site.ca.certificate_der()).await;
+    let (site, pump, gateway) = plant(&SimDisk::new(1)).await;
+    let mut client = Client::connect(gateway.local_addr(), &pump).await;
     let good = api::Bundle {
         format: 1,
         site: SITE.into(),
@@ -286,21 +271,19 @@ async fn an_older_or_foreign_bundle_changes_nothing() {
 /// A live session goes on while control is away, and a gateway starts with what it has kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_starts_and_admits_with_control_away() {
-    let site = Site::start().await;
-    let pump = Device::new(&site.ca, "pump-1");
     let disk = SimDisk::new(1);
-    site.gateway(&disk, &[&pump]).await.stop().await.unwrap();
-    let mut config = site.config();
+    let (site, pump, gateway) = plant(&disk).await;
+    gateway.stop().await.unwrap();
     // Nobody listens there.
-    config.control = "https://127.0.0.1:9".into();
-    let gateway = gateway::Gateway::start(config, disk.shared()).await.unwrap();
+    let alone = |config: &mut gateway::Config| config.control = "https://127.0.0.1:9".into();
+    let gateway = site.gateway_with(&disk, alone).await;
     assert_eq!(gateway.generation(), 1);
-    let mut client = Client::connect(gateway.local_addr(), &pump, site.ca.certificate_der()).await;
+    let mut client = Client::connect(gateway.local_addr(), &pump).await;
     assert_eq!(client.publish(&pump.topic(), 1, &pump.message(1, 0, None)).await, 0);
     assert_eq!(gateway.metrics().spool_records.get(), 1);
     gateway.stop().await.unwrap();
     site.set_mood(Mood::Takes);
-    let gateway = gateway::Gateway::start(site.config(), disk.shared()).await.unwrap();
+    let gateway = site.gateway(&disk).await;
     assert_eq!(site.has_taken(1).await[0].sequence, 0);
     gateway.stop().await.unwrap();
 }
@@ -308,9 +291,7 @@ async fn a_gateway_starts_and_admits_with_control_away() {
 /// INV-PURP-1: the sealing key's certificate is for documents, and opens no connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealing_certificate_opens_no_connection() {
-    let site = Site::start().await;
-    let pump = Device::new(&site.ca, "pump-1");
-    let gateway = site.gateway(&SimDisk::new(1), &[&pump]).await;
+    let (site, pump, gateway) = plant(&SimDisk::new(1)).await;
     let key = secret(Algorithm::Esp256);
     let profile = Profile::Seal { name: pump.id.clone(), site: SITE.into() };
     let chain = vec![issue(&site.ca, &key, &profile, 30)];

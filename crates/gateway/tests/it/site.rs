@@ -1,7 +1,7 @@
 //! A site in memory: its authorities, a control plane that speaks EST, bundles and uplink, and devices' keys.
 
 use api::{Bundle, BundleDevice, BundleKey, Standing};
-use disk::{SharedDisk, SimDisk};
+use disk::{Disk as _, SharedDisk, SimDisk};
 use gateway::{Config, Gateway};
 use keys::ca::{Authority, Profile};
 use keys::tls::{Alpn, ClientAuth};
@@ -9,9 +9,10 @@ use keys::{Leaf, NotAfter, Role, UnixTime, csr, est, identity, pkcs7};
 use model::envelope::{Algorithm, MESSAGE_BYTES_MAX, WallClock};
 use model::uplink::{self, Verdict, encode_reply};
 use model::{Counter, DeviceId, Header, Heard, Kind, Nonce, Timestamp};
+use rustls::ClientConfig;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,6 +24,8 @@ use trust::cose::{self, PublicKey, SecretKey, Signer as _};
 
 pub const SITE: &str = "site";
 pub const GATEWAY: &str = "gw-1";
+/// The gateway's directory, on disks in memory.
+pub const DIR: &str = "/gw";
 
 /// No test waits longer for anything.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,12 +50,13 @@ pub fn issue(by: &Authority, key: &SecretKey, profile: &Profile, until_days: i64
     by.issue(&spki, profile, days(-20), NotAfter::At(days(until_days))).unwrap()
 }
 
-/// A device: its TLS key, its sealing key, its counter.
+/// A device: its TLS key, its sealing key, and the authority that it trusts.
 pub struct Device {
     pub id: DeviceId,
     pub tls: SecretKey,
     pub chain: Vec<Vec<u8>>,
     pub seal: SecretKey,
+    anchor: Vec<u8>,
 }
 
 impl Device {
@@ -61,7 +65,13 @@ impl Device {
         let tls = secret(Algorithm::Esp256);
         let profile = Profile::DeviceTls { device: id.clone(), site: SITE.into() };
         let chain = vec![issue(site, &tls, &profile, 30)];
-        Self { id, tls, chain, seal: secret(Algorithm::Ed25519) }
+        let anchor = site.certificate_der().to_vec();
+        Self { id, tls, chain, seal: secret(Algorithm::Ed25519), anchor }
+    }
+
+    /// TLS as this device, to a gateway of its site.
+    pub fn shown(&self) -> Arc<ClientConfig> {
+        crate::client::tls(Some((&self.chain, &self.tls)), &self.anchor)
     }
 
     pub fn entry(&self) -> BundleDevice {
@@ -137,7 +147,34 @@ struct State {
     seal_keys: HashMap<model::KeyId, PublicKey>,
     /// Counters of batches under the gateway's keys, in order of arrival.
     batches: Vec<(model::KeyId, Counter)>,
-    uplink_calls: u64,
+    seals: Seals,
+    certified_seals: usize,
+}
+
+/// What EST says to who asks for a sealing certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Seals {
+    #[default]
+    Certifies,
+    /// Certifies one, which ends today, and then refuses for the time being.
+    CertifiesOneForToday,
+    Refuses,
+}
+
+/// A site with one device, which its first bundle lets in, and its gateway on this disk.
+pub async fn plant(disk: &SimDisk) -> (Arc<Site>, Device, Gateway) {
+    plant_with(disk, |_| {}).await
+}
+
+pub async fn plant_with(
+    disk: &SimDisk,
+    change: impl FnOnce(&mut Config),
+) -> (Arc<Site>, Device, Gateway) {
+    let site = Site::start().await;
+    let pump = site.device("pump-1");
+    site.publish(vec![pump.entry()]);
+    let gateway = site.gateway_with(disk, change).await;
+    (site, pump, gateway)
 }
 
 pub struct Site {
@@ -193,7 +230,7 @@ impl Site {
 
     pub fn config(&self) -> Config {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let mut config = Config::new("/gw", any, format!("https://{}", self.control));
+        let mut config = Config::new(DIR, any, format!("https://{}", self.control));
         config.metrics = Some(any);
         config.disk_reserve_bytes = 0;
         config.retry_max = Duration::from_millis(400);
@@ -201,14 +238,34 @@ impl Site {
         config
     }
 
-    /// A gateway on a disk of its own, with these devices in its first bundle.
-    pub async fn gateway(self: &Arc<Self>, disk: &SimDisk, devices: &[&Device]) -> Gateway {
-        self.publish(devices.iter().map(|d| d.entry()).collect());
+    pub fn device(&self, id: &str) -> Device {
+        Device::new(&self.ca, id)
+    }
+
+    /// The gateway on this disk: born if there is none yet, started again if there is.
+    pub async fn gateway(&self, disk: &SimDisk) -> Gateway {
+        self.gateway_with(disk, |_| {}).await
+    }
+
+    pub async fn gateway_with(&self, disk: &SimDisk, change: impl FnOnce(&mut Config)) -> Gateway {
         let shared = disk.shared();
         if !shared.exists(Path::new("/gw/idevid.pem")).unwrap() {
-            self.prepare(&shared, Path::new("/gw"));
+            self.prepare(&shared, Path::new(DIR));
         }
-        Gateway::start(self.config(), shared).await.unwrap()
+        let mut config = self.config();
+        change(&mut config);
+        within("a gateway starts", Gateway::start(config, shared)).await.unwrap()
+    }
+
+    /// The next bundle names these devices, and the gateway has it.
+    pub async fn lets_in(&self, gateway: &Gateway, devices: &[&Device]) {
+        self.knows(gateway, devices.iter().map(|device| device.entry()).collect()).await;
+    }
+
+    /// The gateway has the next bundle, which says this.
+    pub async fn knows(&self, gateway: &Gateway, entries: Vec<BundleDevice>) {
+        let generation = self.publish(entries);
+        eventually("the bundle is taken", || gateway.generation() == generation).await;
     }
 
     /// The next bundle.
@@ -234,6 +291,15 @@ impl Site {
 
     pub fn set_mood(&self, mood: Mood) {
         self.state().mood = mood;
+    }
+
+    pub fn set_seals(&self, seals: Seals) {
+        self.state().seals = seals;
+    }
+
+    /// How many sealing certificates were given.
+    pub fn certified_seals(&self) -> usize {
+        self.state().certified_seals
     }
 
     /// Waits until control has taken so many records.
@@ -270,7 +336,10 @@ impl Site {
         let leaf = Leaf::parse(stream.get_ref().1.peer_certificates()?.first()?).ok()?;
         let (path, body) = request(stream).await?;
         let (status, retry, body) = if path.starts_with(api::path::EST) {
-            (200, None, self.enrol(&leaf, &path, &body)?)
+            match self.enrol(&leaf, &path, &body) {
+                Some(answer) => (200, None, answer),
+                None => (503, Some(0), b"not now".to_vec()),
+            }
         } else if path.starts_with(api::path::GATEWAY_BUNDLE) {
             assert_eq!(leaf.role.to_string(), format!("gateway {GATEWAY}"));
             match self.newer(&path).await {
@@ -285,7 +354,10 @@ impl Site {
             match mood {
                 Mood::Away => return None,
                 Mood::Says(status) => (status, Some(0), b"not now".to_vec()),
-                mood => (200, None, self.take(&body, &mood)),
+                mood => match self.take(&body, &mood) {
+                    Some(verdicts) => (200, None, verdicts),
+                    None => (403, None, b"key_retired".to_vec()),
+                },
             }
         };
         let retry = retry.map_or(String::new(), |s| format!("Retry-After: {s}\r\n"));
@@ -294,18 +366,29 @@ impl Site {
         stream.flush().await.ok()
     }
 
+    /// `None`: not now.
     fn enrol(&self, leaf: &Leaf, path: &str, body: &[u8]) -> Option<Vec<u8>> {
-        let request = csr::read(&est::decode_body(body)?).unwrap();
+        let request = csr::read(&est::decode_body(body).unwrap()).unwrap();
+        let mut until = days(300);
         let profile = if path.contains("/seal/") {
             assert!(matches!(leaf.role, Role::Gateway(_)));
-            self.state().seal_keys.insert(request.public_key.id(), request.public_key.clone());
+            let mut state = self.state();
+            match state.seals {
+                Seals::Certifies => {}
+                Seals::CertifiesOneForToday => (until, state.seals) = (days(0), Seals::Refuses),
+                Seals::Refuses => return None,
+            }
+            // As control does: only the newest key counts.
+            state.certified_seals += 1;
+            state.seal_keys.clear();
+            state.seal_keys.insert(request.public_key.id(), request.public_key.clone());
             Profile::Seal { name: DeviceId::new(GATEWAY).unwrap(), site: SITE.into() }
         } else {
             assert!(matches!(leaf.role, Role::IDevId { .. } | Role::Gateway(_)));
             let gateway = model::GatewayId::new(GATEWAY).unwrap();
             Profile::GatewayTls { gateway, site: SITE.into() }
         };
-        let until = NotAfter::At(days(300));
+        let until = NotAfter::At(until);
         let der = self.ca.issue(&request.spki_der, &profile, days(-1), until).unwrap();
         Some(est::encode_body(&pkcs7::encode(&[der]).unwrap()).into_bytes())
     }
@@ -322,17 +405,17 @@ impl Site {
         self.state().bundle.clone()
     }
 
-    fn take(&self, body: &[u8], mood: &Mood) -> Vec<u8> {
+    /// `None`: the batch is sealed by a key that was retired.
+    fn take(&self, body: &[u8], mood: &Mood) -> Option<Vec<u8>> {
         let message = zstd::bulk::decompress(body, 8 << 20).unwrap();
         let unverified = cose::open(&message, 8 << 20).unwrap();
         let header = unverified.header().clone();
         assert_eq!(header.kind, Kind::UplinkBatch);
         let mut state = self.state();
-        let verified = unverified.verify(&state.seal_keys[&header.key]).unwrap();
+        let verified = unverified.verify(state.seal_keys.get(&header.key)?).unwrap();
         let batch = uplink::Batch::decode(verified.payload()).unwrap();
         assert_eq!((batch.gateway.as_str(), batch.zone.as_str()), (GATEWAY, "hall"));
         state.batches.push((header.key, header.counter));
-        state.uplink_calls += 1;
         let verdict = match mood {
             Mood::Judges(verdict) => *verdict,
             _ => Verdict::Stored,
@@ -340,7 +423,7 @@ impl Site {
         let mut verdicts = vec![verdict; batch.records.len()];
         if *mood == Mood::Miscounts {
             verdicts.pop();
-            return encode_reply(&verdicts);
+            return Some(encode_reply(&verdicts));
         }
         self.taken.send_modify(|taken| {
             taken.extend(batch.records.iter().map(|record| {
@@ -354,7 +437,7 @@ impl Site {
                 }
             }));
         });
-        encode_reply(&verdicts)
+        Some(encode_reply(&verdicts))
     }
 }
 
@@ -384,16 +467,26 @@ async fn request(stream: &mut TlsStream<TcpStream>) -> Option<(String, Vec<u8>)>
     Some((path, body))
 }
 
+/// Somebody fills what is left of the disk to its last byte.
+pub fn fill_up(disk: &SimDisk) {
+    let bytes = ["/gw", "/gw/spool"].iter().map(Path::new).map(|dir| {
+        let names = disk.list(dir).unwrap();
+        names.iter().filter_map(|name| disk.len(&dir.join(name)).ok()).sum::<u64>()
+    });
+    disk.set_capacity(bytes.sum());
+}
+
+/// Waits for something that has an end.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("never: {what}"))
+}
+
 /// Waits for something that is about to be so, and has no event of its own.
-pub async fn eventually(what: &str, is: impl Fn() -> bool) {
+pub async fn eventually(what: &str, mut is: impl FnMut() -> bool) {
     let waited = async {
         while !is() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waited).await.unwrap_or_else(|_| panic!("never: {what}"));
-}
-
-pub fn gateway_dir() -> PathBuf {
-    PathBuf::from("/gw")
+    within(what, waited).await;
 }

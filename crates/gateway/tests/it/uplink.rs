@@ -1,7 +1,7 @@
 //! Handing up: until control has answered, in order, across outages, refusals and restarts.
 
 use crate::client::Client;
-use crate::site::{Device, Mood, Site, eventually};
+use crate::site::{Device, Mood, eventually, plant};
 use disk::SimDisk;
 use model::uplink::{QuarantineReason, Verdict};
 
@@ -16,11 +16,8 @@ async fn publish(client: &mut Client, pump: &Device, sequences: std::ops::Range<
 /// heard once for each record, in order.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_dropped_until_control_has_answered_for_it() {
-    let site = Site::start().await;
-    let pump = Device::new(&site.ca, "pump-1");
-    let gateway = site.gateway(&SimDisk::new(1), &[&pump]).await;
-    let ca = site.ca.certificate_der();
-    let mut client = Client::connect(gateway.local_addr(), &pump, ca).await;
+    let (site, pump, gateway) = plant(&SimDisk::new(1)).await;
+    let mut client = Client::connect(gateway.local_addr(), &pump).await;
     for (mood, next) in [
         (Mood::Away, 5),
         (Mood::Says(503), 10),
@@ -49,12 +46,9 @@ async fn nothing_is_dropped_until_control_has_answered_for_it() {
 /// INV-REPLAY-2: each batch is sealed under a counter of its own, and a restart begins a higher epoch.
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_count_up_over_restarts_with_the_spool_full() {
-    let site = Site::start().await;
-    let pump = Device::new(&site.ca, "pump-1");
     let disk = SimDisk::new(1);
-    let gateway = site.gateway(&disk, &[&pump]).await;
-    let ca = site.ca.certificate_der();
-    let mut client = Client::connect(gateway.local_addr(), &pump, ca).await;
+    let (site, pump, gateway) = plant(&disk).await;
+    let mut client = Client::connect(gateway.local_addr(), &pump).await;
     publish(&mut client, &pump, 0..3).await;
     site.has_taken(3).await;
     site.set_mood(Mood::Away);
@@ -64,8 +58,8 @@ async fn batches_count_up_over_restarts_with_the_spool_full() {
     drop(gateway);
     disk.cut_now();
     disk.reboot();
-    let gateway = gateway::Gateway::start(site.config(), disk.shared()).await.unwrap();
-    let mut client = Client::connect(gateway.local_addr(), &pump, ca).await;
+    let gateway = site.gateway(&disk).await;
+    let mut client = Client::connect(gateway.local_addr(), &pump).await;
     publish(&mut client, &pump, 6..9).await;
     site.set_mood(Mood::Takes);
     eventually("all are taken", || site.taken().iter().any(|t| t.sequence == 8)).await;
@@ -85,18 +79,15 @@ async fn batches_count_up_over_restarts_with_the_spool_full() {
 /// A clean end keeps the cursor: nothing is handed up twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_clean_end_nothing_is_handed_up_twice() {
-    let site = Site::start().await;
-    let pump = Device::new(&site.ca, "pump-1");
     let disk = SimDisk::new(1);
-    let gateway = site.gateway(&disk, &[&pump]).await;
-    let ca = site.ca.certificate_der();
-    let mut client = Client::connect(gateway.local_addr(), &pump, ca).await;
+    let (site, pump, gateway) = plant(&disk).await;
+    let mut client = Client::connect(gateway.local_addr(), &pump).await;
     publish(&mut client, &pump, 0..4).await;
     site.has_taken(4).await;
     eventually("the answer is heard", || gateway.metrics().spool_records.get() == 0).await;
     gateway.stop().await.unwrap();
-    let gateway = gateway::Gateway::start(site.config(), disk.shared()).await.unwrap();
-    let mut client = Client::connect(gateway.local_addr(), &pump, ca).await;
+    let gateway = site.gateway(&disk).await;
+    let mut client = Client::connect(gateway.local_addr(), &pump).await;
     publish(&mut client, &pump, 4..5).await;
     let taken = site.has_taken(5).await;
     assert!(taken.iter().map(|t| t.sequence).eq(0..5));
@@ -106,11 +97,8 @@ async fn after_a_clean_end_nothing_is_handed_up_twice() {
 /// Every verdict is final: one bad record holds up nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_verdict_moves_the_spool() {
-    let site = Site::start().await;
-    let pump = Device::new(&site.ca, "pump-1");
-    let gateway = site.gateway(&SimDisk::new(1), &[&pump]).await;
-    let ca = site.ca.certificate_der();
-    let mut client = Client::connect(gateway.local_addr(), &pump, ca).await;
+    let (site, pump, gateway) = plant(&SimDisk::new(1)).await;
+    let mut client = Client::connect(gateway.local_addr(), &pump).await;
     for (i, verdict) in
         [Verdict::Known, Verdict::Quarantined(QuarantineReason::Equivocation), Verdict::Stored]
             .into_iter()
@@ -135,11 +123,8 @@ async fn every_verdict_moves_the_spool() {
 /// A record says under which bundle it was admitted, also when it is handed up under a later one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_keeps_the_bundle_that_it_was_admitted_under() {
-    let site = Site::start().await;
-    let pump = Device::new(&site.ca, "pump-1");
-    let gateway = site.gateway(&SimDisk::new(1), &[&pump]).await;
-    let ca = site.ca.certificate_der();
-    let mut client = Client::connect(gateway.local_addr(), &pump, ca).await;
+    let (site, pump, gateway) = plant(&SimDisk::new(1)).await;
+    let mut client = Client::connect(gateway.local_addr(), &pump).await;
     site.set_mood(Mood::Away);
     publish(&mut client, &pump, 0..2).await;
     let generation = site.publish(vec![pump.entry()]);
