@@ -70,7 +70,7 @@ impl FromStr for Version {
     }
 }
 
-/// How far an image is from known weaknesses. A device has a floor; what is below it never boots (INV-BOOT-2).
+/// How far an image is from known weaknesses. A device has a floor; what is below it never boots (BOOT-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SecurityVersion(pub u32);
 

@@ -248,7 +248,7 @@ impl Leases {
     }
 
     /// Whether an install of `rollout` may be armed now: under a lease that lasts, was issued within `halt_within_ms` and
-    /// does not name the rollout as halted (INV-ROLL-1: so nothing arms later than that after a halt).
+    /// does not name the rollout as halted (ROLL-1: so nothing arms later than that after a halt).
     pub fn may_arm(
         &self,
         rollout: Option<&RolloutId>,

@@ -3,7 +3,7 @@
 //! The vendor's **image repository** says what exists; its keys lie offline. The operator's **Director** says what this one
 //! device runs now; its timestamp, snapshot and targets are made on demand, name the device in their signed part
 //! (`plimsoll_device`) and have one version: the site's generation. Nothing is installed that the two do not both name
-//! (INV-IMG-1): a stolen Director can choose among the vendor's releases for this hardware above the device's floor, and
+//! (IMG-1): a stolen Director can choose among the vendor's releases for this hardware above the device's floor, and
 //! cannot make one; a stolen vendor key reaches no device that no Director points at it.
 //!
 //! Never: fetches, writes, waits. [`directed`] and [`assess`] are pure functions.

@@ -170,7 +170,7 @@ fn a_day_is_taken() {
 
 #[test]
 fn nothing_is_armed_without_a_fresh_lease_that_lets_it() {
-    // INV-ROLL-1, on the device.
+    // ROLL-1, on the device.
     let leases = held();
     let other = rollout("r-2");
     let two = 2 * MINUTE_MS;

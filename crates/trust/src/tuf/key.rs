@@ -7,8 +7,8 @@
 use super::json::Value;
 use crate::cose::{PublicKey, SignError, Signer};
 use alloc::string::String;
-use alloc::vec::Vec;
 use base64ct::{Base64, Encoding};
+use model::hex;
 use sha2::{Digest as _, Sha256};
 
 const PEM_HEAD: &str = "-----BEGIN PUBLIC KEY-----";
@@ -43,8 +43,8 @@ impl Key {
     }
 }
 
-fn ed25519(hex: &str) -> Option<PublicKey> {
-    let bytes: [u8; 32] = from_hex(hex)?.try_into().ok()?;
+fn ed25519(text: &str) -> Option<PublicKey> {
+    let bytes: [u8; 32] = hex::decode(text)?.try_into().ok()?;
     let key = ed25519_dalek::VerifyingKey::from_bytes(&bytes).ok()?;
     // A point of small order verifies signatures that its holder never made.
     (!key.is_weak()).then_some(PublicKey::Ed25519(key))
@@ -62,7 +62,7 @@ fn esp256(pem: &str) -> Option<PublicKey> {
 /// The key as a root names it.
 pub(super) fn to_value(key: &PublicKey) -> Value<'static> {
     let (keytype, scheme, public) = match key {
-        PublicKey::Ed25519(key) => ("ed25519", "ed25519", to_hex(key.as_bytes())),
+        PublicKey::Ed25519(key) => ("ed25519", "ed25519", hex::encode(key.as_bytes())),
         PublicKey::Esp256(_) => ("ecdsa", "ecdsa-sha2-nistp256", to_pem(&key.to_spki_der())),
     };
     Value::object(alloc::vec![
@@ -74,7 +74,7 @@ pub(super) fn to_value(key: &PublicKey) -> Value<'static> {
 
 /// The id that we give a key: the SHA-256 of its canonical form, as others do. Readers take ids for names.
 pub fn id(key: &PublicKey) -> String {
-    to_hex(&Sha256::digest(to_value(key).canonical()))
+    hex::encode(&Sha256::digest(to_value(key).canonical()))
 }
 
 fn to_pem(der: &[u8]) -> String {
@@ -107,24 +107,10 @@ pub(super) fn verifies(key: &PublicKey, message: &[u8], signature: &[u8]) -> boo
 pub(super) fn sign(signer: &dyn Signer, message: &[u8]) -> Result<String, SignError> {
     let raw = signer.sign(message)?;
     match signer.public() {
-        PublicKey::Ed25519(_) => Ok(to_hex(&raw)),
+        PublicKey::Ed25519(_) => Ok(hex::encode(&raw)),
         PublicKey::Esp256(_) => {
             let signature = p256::ecdsa::Signature::from_slice(&raw).map_err(|_| SignError)?;
-            Ok(to_hex(signature.to_der().as_bytes()))
+            Ok(hex::encode(signature.to_der().as_bytes()))
         }
     }
-}
-
-pub(super) fn to_hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).expect("a nibble is one digit");
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
-pub(super) fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    let nibble = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
-    digits.chunks(2).map(|two| Some(nibble(two[0])? << 4 | nibble(two[1])?)).collect()
 }

@@ -14,7 +14,7 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
-use model::{DeviceId, Timestamp};
+use model::{DeviceId, Timestamp, hex};
 
 /// The version of TUF that our files name.
 pub const SPEC_VERSION: &str = "1.0.31";
@@ -266,7 +266,7 @@ fn target_value(target: &Target) -> Value<'_> {
         hashes.push(("sha256", Value::text(sha256.to_string())));
     }
     if let Some(sha512) = &target.hashes.sha512 {
-        hashes.push(("sha512", Value::text(key::to_hex(sha512))));
+        hashes.push(("sha512", Value::text(hex::encode(sha512))));
     }
     let mut members =
         vec![("length", Value::Int(target.length as i64)), ("hashes", Value::object(hashes))];

@@ -9,6 +9,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::str::FromStr;
+use model::hex;
 use model::release::{HARDWARE_MAX, MUST_PASS_MAX};
 use model::{
     DeviceId, Digest, HardwareId, ProductId, Release, RolloutId, SecurityVersion, Timestamp,
@@ -125,7 +126,7 @@ fn signatures(value: &Value<'_>, role: Role) -> Result<Vec<(String, Vec<u8>)>, R
         if keyid.len() > NAME_BYTES_MAX || signatures.iter().any(|(other, _)| other == keyid) {
             return Err(malformed(role, EXPECTED));
         }
-        signatures.push((keyid.to_owned(), key::from_hex(signature).unwrap_or_default()));
+        signatures.push((keyid.to_owned(), hex::decode(signature).unwrap_or_default()));
     }
     Ok(signatures)
 }
@@ -282,7 +283,7 @@ impl Hashes {
             let hash = hash.as_text()?;
             match name.as_ref() {
                 "sha256" => sha256 = Some(Digest::from_hex(hash)?),
-                "sha512" => sha512 = Some(key::from_hex(hash)?.try_into().ok()?),
+                "sha512" => sha512 = Some(hex::decode(hash)?.try_into().ok()?),
                 // What we do not know we do not need.
                 _ => {}
             }

@@ -8,6 +8,7 @@ use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
 use make::NotMade;
+use model::hex;
 use proptest::prelude::*;
 
 /// A repository with a second publication, and a client that took the first.
@@ -517,7 +518,7 @@ fn a_weak_key_counts_for_nothing() {
 fn ecdsa_signatures_of_others_verify_in_both_forms() {
     let signer = secret(101);
     let text = key::sign(&signer, b"message").unwrap();
-    let low = p256::ecdsa::Signature::from_der(&key::from_hex(&text).unwrap()).unwrap();
+    let low = p256::ecdsa::Signature::from_der(&hex::decode(&text).unwrap()).unwrap();
     let (r, s) = low.split_scalars();
     let high = p256::ecdsa::Signature::from_scalars(r.to_bytes(), (-*s).to_bytes()).unwrap();
     assert_ne!(high, low);

@@ -1,4 +1,4 @@
-//! What a client trusts, and one cycle of it (TUF §5).
+//! What a client trusts, and one cycle of it (TUF §5). INV-FRESH-1: no version goes back, nothing is used after its end.
 
 use super::metadata::{self, Document, check_device};
 use super::{Refused, Role, Root, Snapshot, Target, Targets, TimestampFile};

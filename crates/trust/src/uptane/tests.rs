@@ -1,4 +1,4 @@
-//! INV-IMG-1, attacked: each refusal starts from an install that both repositories name, and changes one thing.
+//! IMG-1, attacked: each refusal starts from an install that both repositories name, and changes one thing.
 
 use super::*;
 use crate::cose::SecretKey;

@@ -7,17 +7,24 @@
 use model::envelope::{
     Algorithm, LossCause, LostRange, MESSAGE_BYTES_MAX, decode_loss, encode_loss,
 };
+use model::lease::Lease;
+use model::manifest::{Boot, Component, InstallEnd, Installed, Manifest, Outcome, Slot, Trusted};
 use model::uplink::{
     self, AttestedBy, QuarantineReason, Record, Verdict, decode_reply, encode_reply,
 };
 use model::{
-    Counter, DeviceId, Digest, GatewayId, Header, Heard, Kind, Nonce, Prior, Reading, SeriesName,
-    Timestamp, Unit, Value, WallClock, ZoneId, bus, senml,
+    Counter, DeviceId, Digest, GatewayId, HardwareId, Header, Heard, Kind, Nonce, Prior, ProductId,
+    Reading, Release, RolloutId, SecurityVersion, SeriesName, Timestamp, Unit, Value, Version,
+    WallClock, ZoneId, bus, senml,
 };
 use std::path::Path;
+use std::time::Duration;
 use trust::cose::{self, SecretKey, Signer};
 use trust::mac::{MAC_BYTES, MacKey};
 use trust::taken::{Admission, Taken};
+use trust::tuf::make::{self, Head, Keys, Roles};
+use trust::tuf::{Custom, Order, Target, Update};
+use trust::uptane::{Lifetimes, Signers, directed};
 use trust::window::Window;
 
 #[test]
@@ -134,6 +141,62 @@ fn what_the_store_and_the_gateway_remember_of_a_key() {
     assert_eq!(Window::decode(&window.encode()), Ok(window));
 }
 
+#[test]
+fn a_lease() {
+    let key = lease_key();
+    let header = Header { prior: None, heard: None, ..header(Kind::Lease, &key) };
+    let message = cose::seal(&header, &lease().encode(), &key).unwrap();
+    assert_golden("lease-v1", &message);
+    assert_eq!(Lease::decode(assert_sealed(&message, &header, &key)), Ok(lease()));
+}
+
+#[test]
+fn a_version_manifest() {
+    let key = device();
+    let header = header(Kind::Manifest, &key);
+    let message = cose::seal(&header, &manifest().encode(), &key).unwrap();
+    assert_golden("manifest-v1", &message);
+    assert_eq!(Manifest::decode(assert_sealed(&message, &header, &key)), Ok(manifest()));
+}
+
+#[test]
+fn a_directors_word_for_one_device() {
+    let (ed25519, p256) = (lease_key(), device_p256());
+    let both = [ed25519.public().clone(), p256.public().clone()];
+    let (two, one) = (Keys { keys: &both, threshold: 2 }, Keys { keys: &both[..1], threshold: 1 });
+    let roles = Roles { root: two, timestamp: one, snapshot: one, targets: two };
+    let issued = Timestamp(1_750_000_000_000_000);
+    let expires = Timestamp(issued.as_us() + 365 * 86_400_000_000);
+    let head = Head { version: 1, expires, device: None };
+    let root = make::root(&head, &roles, &[&ed25519, &p256]).unwrap();
+
+    let pump = DeviceId::new("pump-7").unwrap();
+    let day = Duration::from_secs(86_400);
+    let lifetimes = Lifetimes { timestamp: day, snapshot: 7 * day, targets: 7 * day };
+    let signers =
+        Signers { timestamp: &[&ed25519], snapshot: &[&ed25519], targets: &[&ed25519, &p256] };
+    let made = directed(&pump, 41, &[target()], issued, &lifetimes, &signers).unwrap();
+    for (name, bytes) in [
+        ("tuf-root-v1", &root),
+        ("tuf-director-timestamp-v1", &made.timestamp),
+        ("tuf-director-snapshot-v1", &made.snapshot),
+        ("tuf-director-targets-v1", &made.targets),
+    ] {
+        assert_golden(name, bytes);
+    }
+
+    let trusted = trust::tuf::Trusted::from_root(&root, Some(pump)).unwrap();
+    let mut update = Update::begin(trusted, issued);
+    while let Some(fetch) = update.next() {
+        match made.file(&fetch.name) {
+            Some(bytes) => update.take(bytes).unwrap(),
+            None => update.absent().unwrap(),
+        };
+    }
+    let trusted = update.into_trusted();
+    assert_eq!(trusted.current(issued).unwrap().targets(), [target()]);
+}
+
 // The fixed inputs, as `docs/formats/README.md` names them.
 
 fn device() -> SecretKey {
@@ -146,6 +209,67 @@ fn device_p256() -> SecretKey {
 
 fn gateway() -> SecretKey {
     SecretKey::from_random(Algorithm::Ed25519, &[2; 32]).unwrap()
+}
+
+fn lease_key() -> SecretKey {
+    SecretKey::from_random(Algorithm::Ed25519, &[3; 32]).unwrap()
+}
+
+fn lease() -> Lease {
+    Lease {
+        zone: ZoneId::new("press-hall").unwrap(),
+        number: 9,
+        issued: Timestamp(1_750_000_000_000_000),
+        not_after: Timestamp(1_750_000_900_000_000),
+        policy: 12,
+        revocation: 3,
+        halted: vec![RolloutId::new("r-11").unwrap(), RolloutId::new("r-9").unwrap()],
+    }
+}
+
+fn manifest() -> Manifest {
+    let slot = |minor: u32| Installed {
+        version: Version::new(1, minor, 0),
+        digest: Digest([minor as u8; 32]),
+        length: 5_000_000,
+        security_version: SecurityVersion(3),
+    };
+    let product = ProductId::new("pump-app").unwrap();
+    Manifest {
+        device: DeviceId::new("pump-7").unwrap(),
+        components: vec![Component {
+            product: product.clone(),
+            hardware: HardwareId::new("pump-box").unwrap(),
+            floor: SecurityVersion(2),
+            running: Slot::B,
+            boot: Boot::Reverted,
+            slots: [None, Some(slot(1))],
+        }],
+        director: Trusted { root: 1, timestamp: 41, snapshot: 41, targets: 41 },
+        images: Trusted { root: 2, timestamp: 7, snapshot: 6, targets: 5 },
+        outcome: Some(Outcome {
+            rollout: Some(RolloutId::new("r-12").unwrap()),
+            product,
+            digest: Digest([2; 32]),
+            end: InstallEnd::Reverted,
+            reason: "health: the gateway was not reached".into(),
+        }),
+    }
+}
+
+fn target() -> Target {
+    let release = Release {
+        product: ProductId::new("pump-app").unwrap(),
+        version: Version::new(1, 2, 0),
+        security_version: SecurityVersion(3),
+        hardware: vec![HardwareId::new("pump-box").unwrap()],
+        must_pass: vec![Version::new(1, 1, 0)],
+    };
+    let rollout = Some(RolloutId::new("r-12").unwrap());
+    let order = Order { release, rollout, raise: Some(SecurityVersion(3)) };
+    let target = Target::of("pump-app/1.2.0/pump-box.bin", b"the image of 1.2.0", order);
+    assert!(matches!(target.custom, Custom::Order(_)));
+    target
 }
 
 fn at(epoch: u32, sequence: u64) -> Counter {
