@@ -10,6 +10,7 @@ use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
@@ -41,6 +42,16 @@ pub enum GatewayError {
     SpoolFailed,
     #[error("{task} ended by itself")]
     TaskEnded { task: &'static str },
+}
+
+impl GatewayError {
+    /// How long to wait at least before trying again, where somebody has said so.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Identity(error) => error.retry_after(),
+            _ => None,
+        }
+    }
 }
 
 /// An error with its causes, for one line of a log.

@@ -14,7 +14,7 @@ use crate::identity::{RENEWAL_LOOK, born, random};
 use crate::limits::Backoff;
 use crate::listener::listen;
 use crate::metrics::Metrics;
-use crate::sealer::Sealer;
+use crate::sealer::{Epoch, Sealer, epoch};
 use crate::spool::Spool;
 use crate::status::{self, Health};
 use disk::SharedDisk;
@@ -29,11 +29,12 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use trust::cose::Signer as _;
 
 /// How often the disk's free space is looked at.
 const DISK_LOOK: Duration = Duration::from_secs(1);
@@ -132,8 +133,11 @@ impl Gateway {
         });
         others.0.push(tokio::spawn(apply_bundles(station.clone(), keeper.watch())));
         others.0.push(tokio::spawn(watch_disk(data.clone(), reserve, spool.clone())));
+        let tls_in_use = identity.tls().chain.clone();
+        let station_of = station.clone();
         others.0.push(tokio::spawn(
-            Renewal { identity, est, link, station: station.clone(), sealer, disk, data }.run(),
+            Renewal { identity, est, link, station: station_of, tls_in_use, sealer, disk, data }
+                .run(),
         ));
         others.0.push(tokio::spawn(watch_spool(spool.clone(), fail)));
         let devices = Tasks(vec![tokio::spawn(listen(listener, station, stopped))]);
@@ -304,6 +308,8 @@ struct Renewal {
     est: est::Server,
     link: Arc<Link>,
     station: Arc<Station>,
+    /// The certificate that both ends of TLS show.
+    tls_in_use: Vec<Vec<u8>>,
     sealer: Arc<Mutex<Sealer>>,
     disk: SharedDisk,
     data: PathBuf,
@@ -311,35 +317,79 @@ struct Renewal {
 
 impl Renewal {
     async fn run(mut self) {
+        let mut backoff = Backoff::new(RENEWAL_LOOK);
+        self.show_end();
         loop {
-            let until = match self.identity.tls().leaf.not_after {
-                NotAfter::At(time) => time.as_secs() as i64,
-                NotAfter::Never => 0,
+            let wait = match self.look().await {
+                Ok(()) => {
+                    backoff.reset();
+                    RENEWAL_LOOK
+                }
+                Err(error) => {
+                    self.station.metrics.renewals_failed.inc();
+                    tracing::error!(error = %told(&error), "a certificate of this gateway is not renewed yet");
+                    backoff.wait(random(), error.retry_after())
+                }
             };
-            self.station.metrics.certificate_expires.set(until);
-            if let Err(error) = self.look().await {
-                tracing::error!(error = %told(&error), "a certificate of this gateway is not renewed yet");
-            }
-            tokio::time::sleep(RENEWAL_LOOK).await;
+            self.show_end();
+            tokio::time::sleep(wait).await;
         }
     }
 
+    fn show_end(&self) {
+        let until = match self.identity.tls().leaf.not_after {
+            NotAfter::At(time) => time.as_secs() as i64,
+            NotAfter::Never => 0,
+        };
+        self.station.metrics.certificate_expires.set(until);
+    }
+
+    /// Each look finishes what an earlier one has left half done: what is in use is compared with what the identity says,
+    /// whether or not this look has changed it.
     async fn look(&mut self) -> Result<(), GatewayError> {
         let now = UnixTime::now();
+        let tls = self.look_at_tls(now).await;
+        // Also when that one cannot be had now.
+        let seal = self.look_at_seal(now).await;
+        tls.and(seal)
+    }
+
+    async fn look_at_tls(&mut self, now: UnixTime) -> Result<(), GatewayError> {
         if self.identity.tls_needs_renewal(now) {
             self.identity.renew_tls(&self.est).await?;
-            self.use_tls()?;
             tracing::info!("TLS certificate renewed");
         }
-        if self.identity.seal_needs_rotation(now) {
-            let key = self.identity.rotate_seal_key(&self.est, Algorithm::Ed25519).await?;
-            let secret = self.identity.seal().key.clone();
-            let next = Sealer::begin(&*self.disk, &self.data, secret, None)?;
-            let next = next.ok_or(GatewayError::NoMoreEpochs)?;
-            *self.sealer.lock().expect("sealing does not panic") = next;
-            tracing::info!(%key, "sealing key rotated");
+        if self.tls_in_use != self.identity.tls().chain {
+            self.use_tls()?;
+            self.tls_in_use = self.identity.tls().chain.clone();
         }
         Ok(())
+    }
+
+    /// Until the new key's epoch has begun, the old one seals on from memory. Control may refuse its batches; they wait in
+    /// the spool.
+    async fn look_at_seal(&mut self, now: UnixTime) -> Result<(), GatewayError> {
+        if self.identity.seal_needs_rotation(now) {
+            let key = self.identity.rotate_seal_key(&self.est, Algorithm::Ed25519).await?;
+            tracing::info!(%key, "sealing key rotated");
+        }
+        let key = self.identity.seal().key.clone();
+        let id = key.public().id();
+        if self.sealer().key() != id {
+            let last = match epoch(&*self.disk, &self.data, &id)? {
+                Epoch::Known(last) => Some(last),
+                // It came after the key that seals now, and has sealed nothing.
+                Epoch::New | Epoch::Lost => None,
+            };
+            let next = Sealer::begin(&*self.disk, &self.data, key, last)?;
+            *self.sealer() = next.ok_or(GatewayError::NoMoreEpochs)?;
+            tracing::info!(key = %id, "seals under this key from now on");
+        }
+        Ok(())
+    }
+
+    fn sealer(&self) -> MutexGuard<'_, Sealer> {
+        self.sealer.lock().expect("sealing does not panic")
     }
 
     /// Sessions go on under the old certificate; whoever connects from now on sees the new one.

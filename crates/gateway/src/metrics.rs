@@ -66,6 +66,7 @@ pub struct Metrics {
     pub bundle_unreadable: IntGauge,
     pub bundle_polls_failed: IntCounter,
     pub certificate_expires: IntGauge,
+    pub renewals_failed: IntCounter,
 }
 
 impl Metrics {
@@ -188,6 +189,11 @@ impl Metrics {
                 r,
                 "certificate_expires_timestamp_seconds",
                 "When this gateway's TLS certificate ends; 0 if it has no end.",
+            ),
+            renewals_failed: counter(
+                r,
+                "renewals_failed_total",
+                "Times that a certificate or key of this gateway was due to be replaced and was not.",
             ),
             registry,
         };

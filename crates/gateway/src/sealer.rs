@@ -63,6 +63,11 @@ impl Sealer {
         Ok(Some(Self { key, next: Counter { epoch, sequence: 0 } }))
     }
 
+    /// The key that seals.
+    pub fn key(&self) -> KeyId {
+        self.key.public().id()
+    }
+
     /// Seals a batch under the next counter.
     pub fn seal(
         &mut self,

@@ -1,7 +1,7 @@
 //! The process: its options, its metrics page, its end.
 
 use crate::client::Client;
-use crate::site::{DIR, GATEWAY, Mood, Site, eventually, plant, within};
+use crate::site::{DIR, GATEWAY, Mood, Seals, Site, eventually, plant, within};
 use disk::{Disk as _, RealDisk, SharedDisk, SimDisk};
 use gateway::{Gateway, GatewayError};
 use std::net::SocketAddr;
@@ -96,6 +96,43 @@ async fn a_lost_counter_retires_the_key() {
     site.has_taken(2).await;
     let batches = site.batches();
     assert_ne!(batches[0].0, batches[1].0, "another key");
+    gateway.stop().await.unwrap();
+}
+
+/// The key was exchanged, at control too, and its epoch cannot be begun: it is tried again until it can, and meanwhile what
+/// the old key seals is refused and stays in the spool.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_that_was_half_done_is_finished() {
+    let site = Site::start().await;
+    let pump = site.device("pump-1");
+    site.publish(vec![pump.entry()]);
+    site.set_seals(Seals::CertifiesOneForToday);
+    let dir = tempfile::tempdir().unwrap();
+    let disk: SharedDisk = Arc::new(RealDisk);
+    site.prepare(&disk, dir.path());
+    let mut config = site.config();
+    config.data = dir.path().to_owned();
+    let gateway = within("a gateway starts", Gateway::start(config, disk)).await.unwrap();
+    let mut client = Client::connect(gateway.local_addr(), &pump).await;
+    assert_eq!(client.publish(&pump.topic(), 1, &pump.message(1, 0, None)).await, 0);
+    site.has_taken(1).await;
+
+    // A directory where the next epoch would be written first.
+    let obstacle = dir.path().join("seal.epoch.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    site.set_seals(Seals::Certifies);
+    eventually("the key is exchanged", || site.certified_seals() == 2).await;
+    let failed = || gateway.metrics().renewals_failed.get();
+    let before = failed();
+    eventually("its epoch is tried again", || failed() > before).await;
+    assert_eq!(client.publish(&pump.topic(), 1, &pump.message(1, 1, None)).await, 0);
+    let refused = || gateway.metrics().uplink_refused.get() > 0;
+    eventually("what the old key seals is refused", refused).await;
+    assert_eq!(site.taken().len(), 1);
+    std::fs::remove_dir(&obstacle).unwrap();
+    assert_eq!(site.has_taken(2).await[1].sequence, 1);
+    let keys: Vec<_> = site.batches().into_iter().map(|(key, _)| key).collect();
+    assert_ne!(keys.first(), keys.last());
     gateway.stop().await.unwrap();
 }
 
