@@ -6,7 +6,7 @@ use crate::bundle::{Peer, View};
 use crate::config::Config;
 use crate::control::now;
 use crate::limits::Pace;
-use crate::metrics::Metrics;
+use crate::metrics::{Invariant, Metrics};
 use crate::refusal::Refusal;
 use crate::session::{Answer, Effect, Event, Session};
 use crate::spool::{Inlet, Record, Spool};
@@ -276,13 +276,12 @@ impl Connection {
             match effect {
                 Effect::Send(bytes) => out.extend_from_slice(&bytes),
                 Effect::Open => {
-                    if let Some(device) = &self.device {
-                        self.over = Some(self.station.enter(device));
-                        tracing::info!(%device, "session opened");
-                    }
+                    let Some(device) = self.proven_device() else { return false };
+                    self.over = Some(self.station.enter(&device));
+                    tracing::info!(%device, "session opened");
                 }
                 Effect::Offer { place, message } => {
-                    let Some(device) = self.device.clone() else { continue };
+                    let Some(device) = self.proven_device() else { return false };
                     let (session, inlet) = (&self.session, &mut self.inlet);
                     let answer = self.station.admit(session, &device, place, message, inlet);
                     if let Some(answer) = answer {
@@ -311,6 +310,16 @@ impl Connection {
             self.say_goodbye().await;
         }
         !close
+    }
+
+    /// Whom TLS proved to be the device at the other end. The session lets nobody else so far: this is the second look.
+    fn proven_device(&self) -> Option<DeviceId> {
+        let device = self.device.clone();
+        if device.is_none() {
+            let what = "a session is open that is no device's";
+            self.station.metrics.violated(Invariant::Auth1, what);
+        }
+        device
     }
 
     /// Ends TLS and TCP in this direction, and lets the peer read it: what it still sends is thrown away unread.

@@ -13,7 +13,7 @@ use crate::error::{GatewayError, told};
 use crate::identity::{RENEWAL_LOOK, born, random};
 use crate::limits::Backoff;
 use crate::listener::listen;
-use crate::metrics::Metrics;
+use crate::metrics::{Invariant, Metrics};
 use crate::sealer::{Epoch, Sealer, epoch};
 use crate::spool::Spool;
 use crate::status::{self, Health};
@@ -261,10 +261,7 @@ async fn apply_bundles(station: Arc<Station>, mut views: watch::Receiver<Option<
     loop {
         let view = views.borrow_and_update().clone();
         if let Some(view) = view {
-            let metrics = &station.metrics;
-            metrics.bundle_generation.set(view.generation as i64);
-            metrics.bundle_devices.set(view.devices() as i64);
-            metrics.bundle_unreadable.set(view.unreadable as i64);
+            show(&view, &station.metrics);
             let keys: HashSet<KeyId> = view.seal_keys().copied().collect();
             station.spool.retain_keys(|key| keys.contains(key));
             station.retain_devices(&view);
@@ -273,6 +270,17 @@ async fn apply_bundles(station: Arc<Station>, mut views: watch::Receiver<Option<
             return;
         }
     }
+}
+
+/// Shows what is in use. The keeper takes newer ones only: this is the second look.
+fn show(view: &View, metrics: &Metrics) {
+    let generation = view.generation as i64;
+    if generation < metrics.bundle_generation.get() {
+        metrics.violated(Invariant::Fresh1, "an older bundle took the place of a newer one");
+    }
+    metrics.bundle_generation.set(generation);
+    metrics.bundle_devices.set(view.devices() as i64);
+    metrics.bundle_unreadable.set(view.unreadable as i64);
 }
 
 /// Keeps a reserve of the disk for everything that is not the spool.
@@ -399,5 +407,31 @@ impl Renewal {
         self.station.tls.store(server?);
         let client = self.identity.client_config(Alpn::Http11)?;
         self.link.renew(&client).map_err(GatewayError::Http)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// INV-FRESH-1: the keeper takes newer ones only; that it did not is seen here.
+    #[test]
+    fn a_bundle_that_went_back_is_counted() {
+        let metrics = Metrics::new();
+        let shown = |generation| {
+            let bundle = api::Bundle {
+                format: 1,
+                site: "site".into(),
+                generation,
+                gateway: "gw-1".into(),
+                zone: "hall".into(),
+                devices: vec![],
+                policies: String::new(),
+            };
+            let view = View::of(&bundle, &GatewayId::new("gw-1").unwrap()).unwrap();
+            show(&view, &metrics);
+            metrics.violations("INV-FRESH-1")
+        };
+        assert_eq!([shown(4), shown(5), shown(5), shown(4)], [0, 0, 0, 1]);
     }
 }

@@ -12,17 +12,35 @@ use prometheus::{
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-/// The invariants that this station holds.
-const INVARIANTS: [&str; 8] = [
-    "INV-ACK-1",
-    "INV-AUTH-1",
-    "INV-COST-1",
-    "INV-FRESH-1",
-    "INV-MIX-1",
-    "INV-PURP-1",
-    "INV-REPLAY-1",
-    "INV-REPLAY-2",
-];
+macro_rules! invariants {
+    ($($(#[$doc:meta])* $variant:ident = $label:literal;)*) => {
+        /// The invariants at which this station looks a second time, behind what holds them. Each is raised somewhere, or
+        /// the compiler complains of it: a counter that nobody can raise would say more than we know.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Invariant { $($(#[$doc])* $variant,)* }
+
+        impl Invariant {
+            const LABELS: &'static [&'static str] = &[$($label,)*];
+
+            const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $label,)* }
+            }
+        }
+    };
+}
+
+invariants! {
+    /// A record of the spool that was durable cannot be read.
+    Ack1 = "INV-ACK-1";
+    /// A session is open, or offers something, and is no device's.
+    Auth1 = "INV-AUTH-1";
+    /// More answers than a session may have messages in flight.
+    Cost1 = "INV-COST-1";
+    /// The bundle in use went back.
+    Fresh1 = "INV-FRESH-1";
+    /// Records were given up that the windows had not been folded from.
+    Replay1 = "INV-REPLAY-1";
+}
 
 /// Refusals that are logged, all together: whoever is refused often must not fill the disk (INV-COST-1). Each is counted.
 const LOGGED: Rate = Rate { per_second: 20, burst: 400 };
@@ -105,7 +123,7 @@ impl Metrics {
                 IntCounterVec::new(
                     Opts::new(
                         "plimsoll_invariant_violations_total",
-                        "Breaches of an invariant that this station holds: must stay 0.",
+                        "Breaches of an invariant that a second look has found: must stay 0.",
                     ),
                     &["invariant"],
                 ),
@@ -246,7 +264,10 @@ impl Metrics {
         self.verdicts.with_label_values(&[label]).inc();
     }
 
-    pub fn violated(&self, invariant: &str) {
+    /// Says what was found, and counts it: it must never be.
+    pub(crate) fn violated(&self, invariant: Invariant, what: &str) {
+        let invariant = invariant.as_str();
+        tracing::error!(invariant, what, "invariant violated");
         self.violations.with_label_values(&[invariant]).inc();
     }
 
@@ -280,7 +301,7 @@ impl Metrics {
         for label in ["stored", "known", "quarantined"] {
             self.verdicts.with_label_values(&[label]);
         }
-        for invariant in INVARIANTS {
+        for invariant in Invariant::LABELS {
             self.violations.with_label_values(&[invariant]);
         }
     }
@@ -325,7 +346,7 @@ mod tests {
             let line = format!("plimsoll_gateway_refused_total{{reason=\"{refusal}\"}} 0");
             assert!(text.contains(&line), "{line}");
         }
-        for invariant in INVARIANTS {
+        for invariant in Invariant::LABELS {
             let line =
                 format!("plimsoll_invariant_violations_total{{invariant=\"{invariant}\"}} 0");
             assert!(text.contains(&line), "{line}");

@@ -24,7 +24,7 @@
 use crate::admission::{Admission, Claim, Standing};
 use crate::error::told;
 use crate::kept::{self, KeptError, version};
-use crate::metrics::Metrics;
+use crate::metrics::{Invariant, Metrics};
 use crate::refusal::Refusal;
 use crate::reserve;
 use crate::session::Answer;
@@ -39,6 +39,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use trust::window::Window;
 
@@ -411,7 +412,9 @@ impl Spool {
             .map(|(offset, bytes)| match Record::decode(&bytes) {
                 Ok(record) => Ok((offset, record)),
                 Err(source) => {
-                    self.0.metrics.violated("INV-ACK-1");
+                    let what =
+                        format!("record {offset} of the spool was durable and cannot be read");
+                    self.0.metrics.violated(Invariant::Ack1, &what);
                     Err(SpoolError::BadRecord { offset, source })
                 }
             })
@@ -598,7 +601,11 @@ async fn settle(ledger: Arc<Mutex<Ledger>>, shown: Shown, mut queue: mpsc::Recei
         };
         for waiter in waiting {
             // A session that has ended asks again in its next one.
-            let _ = waiter.inlet.inbox.try_send((waiter.place, answer));
+            let sent = waiter.inlet.inbox.try_send((waiter.place, answer));
+            if let Err(TrySendError::Full(_)) = sent {
+                let what = "a session has more answers than it may have messages in flight";
+                metrics.violated(Invariant::Cost1, what);
+            }
         }
     }
 }
@@ -637,7 +644,8 @@ fn recover(
     if folded_to < first {
         // Somebody moved the file away, or put an old one there: nothing is trimmed before it was folded.
         if was_kept {
-            metrics.violated("INV-REPLAY-1");
+            let what = "segments were given up that the windows had not been folded from";
+            metrics.violated(Invariant::Replay1, what);
         }
         tracing::warn!(path = %windows_path.display(), %folded_to, %first, "windows do not reach the log");
     }

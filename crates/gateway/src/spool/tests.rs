@@ -526,6 +526,38 @@ fn what_is_written_of_the_windows_can_be_read_again() {
     }
 }
 
+/// Each second look of the spool counts what it finds.
+#[test]
+fn what_a_second_look_finds_is_counted() {
+    let disk = SimDisk::new(1);
+    run(async {
+        // INV-COST-1: more answers than the session has room for, which it made for all that it may have in flight.
+        let spool = open(&disk).unwrap();
+        let (inbox, _answers) = mpsc::channel(1);
+        let mut sender = Sender { inlet: Inlet::new(inbox), ..Sender::new() };
+        for sequence in 0..2 {
+            assert_eq!(sender.offer(&spool, &claim(sequence, 1), 200), None);
+        }
+        assert_eq!(ask(&spool, claim(2, 1)).await, Some(Answer::Accepted));
+        assert_eq!(spool.0.metrics.violations("INV-COST-1"), 1);
+
+        // INV-ACK-1: a record that was durable and cannot be read.
+        spool.0.writer.append(b"not a record".to_vec()).await.unwrap();
+        assert!(matches!(spool.next(9, 1 << 20), Err(SpoolError::BadRecord { .. })));
+        assert_eq!(spool.0.metrics.violations("INV-ACK-1"), 1);
+    });
+    // INV-REPLAY-1: segments went that the windows had not been folded from. Here somebody put old windows there.
+    let disk = SimDisk::new(1);
+    workload(&disk);
+    let old: Admission<()> = Admission::new(4);
+    let bytes = encode_windows(&old, Offset(1), WINDOWS_BYTES_MAX);
+    disk::replace(&disk, Path::new("/gw/windows"), &bytes).unwrap();
+    run(async {
+        let spool = open(&disk).unwrap();
+        assert_eq!(spool.0.metrics.violations("INV-REPLAY-1"), 1);
+    });
+}
+
 /// Golden bytes of version 1: drawn in `docs/formats/gateway-files.md`, never changed.
 #[test]
 fn the_files_of_version_1_are_read_for_ever() {
