@@ -2,7 +2,8 @@
 //!
 //! A test that cannot run where it is (a kernel without temperatures, a missing program) prints one line
 //! `SKIPPED: <name>: <reason>` and returns. Those lines, and every `#[ignore]`, are collected; the run fails unless they
-//! are exactly the names in tests-skipped.expected, so that nothing stops being tested without a line in a diff.
+//! are exactly the names in tests-skipped.expected, so that nothing stops being tested without a line in a diff. A line
+//! that says `SKIPPED` in any other way fails the run everywhere: whoever wrote it was not counted.
 
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
@@ -12,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 const EXPECTED: &str = "tests-skipped.expected";
-const MARK: &str = "SKIPPED: ";
+const WORD: &str = "SKIPPED";
 
 /// What a run of the tests came to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,17 @@ struct Outcome {
     failed: u64,
     /// `name: reason`, sorted.
     skipped: BTreeSet<String>,
+    /// Lines that say it in a way that is not ours.
+    unclear: BTreeSet<String>,
+}
+
+/// What a line of a test's output says of skipping.
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    /// `name: reason`.
+    Skipped(String),
+    Unclear(String),
 }
 
 pub fn run(root: &Path, args: &[&str]) -> Result<()> {
@@ -45,13 +57,19 @@ pub fn run(root: &Path, args: &[&str]) -> Result<()> {
     for finding in &findings {
         println!("{finding}");
     }
-    let Outcome { passed, failed, skipped } = &outcome;
+    for line in &outcome.unclear {
+        println!("expected `{WORD}: <name>: <reason>`, found `{line}`");
+    }
+    let Outcome { passed, failed, skipped, unclear } = &outcome;
     let summary = format!("tests: {passed} passed, {failed} failed, {} skipped", skipped.len());
     println!("{summary}");
     fs::write(root.join("target/tests-summary.txt"), summary + "\n")
         .context("writing target/tests-summary.txt")?;
     if !succeeded || *failed > 0 {
         bail!("tests failed");
+    }
+    if !unclear.is_empty() {
+        bail!("a test says that it was skipped, and not which one or not why");
     }
     // A machine that lacks a foreign program skips what needs it, and says so; only CI must have everything.
     if !findings.is_empty() && std::env::var_os("CI").is_some() {
@@ -95,7 +113,7 @@ fn from_junit(text: &str) -> Outcome {
             true => outcome.failed += 1,
             false => outcome.passed += 1,
         }
-        outcome.skipped.extend(case.lines().filter_map(skip_line));
+        case.lines().for_each(|line| outcome.hear(&plain(line)));
     }
     outcome
 }
@@ -127,7 +145,7 @@ fn cargo_test(root: &Path, args: &[&str]) -> Result<(bool, Outcome)> {
 fn from_libtest(text: &str) -> Outcome {
     let mut outcome = Outcome::default();
     for line in text.lines() {
-        outcome.skipped.extend(skip_line(line));
+        outcome.hear(line);
         if let Some(name) = line.strip_prefix("test ").and_then(|l| l.split_once(" ... ignored")) {
             outcome.skipped.insert(format!("{}: ignored", name.0));
         }
@@ -143,12 +161,43 @@ fn from_libtest(text: &str) -> Outcome {
     outcome
 }
 
-/// `name: reason` of a line that says so, with XML's escapes undone.
-fn skip_line(line: &str) -> Option<String> {
-    let (_, said) = line.split_once(MARK)?;
-    let said = said.split("</system-").next().unwrap_or_default();
-    let plain = said.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"");
-    Some(plain.replace("&apos;", "'").replace("&amp;", "&").trim().to_owned())
+impl Outcome {
+    fn hear(&mut self, line: &str) {
+        match said(line) {
+            Said::Nothing => {}
+            Said::Skipped(test) => drop(self.skipped.insert(test)),
+            Said::Unclear(line) => drop(self.unclear.insert(line)),
+        }
+    }
+}
+
+/// What a test prints stands at the end of its line; before it may be what libtest or JUnit put there. A line that begins
+/// with the word in small letters was meant too.
+fn said(line: &str) -> Said {
+    let Some((_, words)) = line.split_once(WORD) else {
+        let printed = line.rsplit('>').next().unwrap_or_default().trim();
+        let begins = printed.get(..WORD.len()).is_some_and(|w| w.eq_ignore_ascii_case(WORD));
+        return if begins { Said::Unclear(printed.to_owned()) } else { Said::Nothing };
+    };
+    let name_and_reason = words.strip_prefix(": ").and_then(|said| said.split_once(": "));
+    match name_and_reason.map(|(name, reason)| (name.trim(), reason.trim())) {
+        Some((name, reason)) if is_name(name) && !reason.is_empty() => {
+            Said::Skipped(format!("{name}: {reason}"))
+        }
+        _ => Said::Unclear(format!("{WORD}{words}").trim().to_owned()),
+    }
+}
+
+/// A function's name, perhaps with its path.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "_:-".contains(c))
+}
+
+/// A line of a JUnit file with XML's escapes undone, without what closes an element behind it.
+fn plain(line: &str) -> String {
+    let line = line.split("</system-").next().unwrap_or_default();
+    let line = line.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"");
+    line.replace("&apos;", "'").replace("&amp;", "&")
 }
 
 /// Both ways: skipped and not expected, expected and not skipped.
@@ -174,7 +223,8 @@ mod tests {
             <testcase name=\"c\"><system-out>running\nSKIPPED: c: no &lt;sensor&gt;\n</system-out>\n\
             </testcase>\n</testsuite>";
         let skipped = BTreeSet::from(["c: no <sensor>".to_owned()]);
-        assert_eq!(from_junit(text), Outcome { passed: 2, failed: 1, skipped });
+        let expected = Outcome { passed: 2, failed: 1, skipped, ..Outcome::default() };
+        assert_eq!(from_junit(text), expected);
     }
 
     #[test]
@@ -183,7 +233,30 @@ mod tests {
             test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured\n\
             test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured\n";
         let skipped = BTreeSet::from(["b: ignored".to_owned(), "c: no sensor".to_owned()]);
-        assert_eq!(from_libtest(text), Outcome { passed: 3, failed: 3, skipped });
+        let expected = Outcome { passed: 3, failed: 3, skipped, ..Outcome::default() };
+        assert_eq!(from_libtest(text), expected);
+    }
+
+    #[test]
+    fn a_test_that_skips_in_other_words_is_not_taken_for_one_that_ran() {
+        for line in [
+            "SKIPPED c: no sensor",
+            "SKIPPED: c",
+            "SKIPPED: c: ",
+            "SKIPPED: no sensor here: c",
+            "SKIPPED",
+            "skipped: no sensor",
+        ] {
+            let junit = format!("<testcase name=\"c\"><system-out>{line}</system-out></testcase>");
+            let unclear = BTreeSet::from([line.trim().to_owned()]);
+            for outcome in [from_junit(&junit), from_libtest(line)] {
+                assert_eq!(outcome.unclear, unclear, "{line}");
+                assert_eq!(outcome.skipped, BTreeSet::new(), "{line}");
+            }
+        }
+        for line in ["test c ... ok", "3 rows skipped", "", "skip"] {
+            assert_eq!(said(line), Said::Nothing);
+        }
     }
 
     #[test]

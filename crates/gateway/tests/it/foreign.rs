@@ -11,7 +11,7 @@ use trust::cose::SecretKey;
 #[tokio::test(flavor = "multi_thread")]
 async fn mosquitto_pub_gets_its_puback() {
     if Command::new("mosquitto_pub").arg("--version").output().is_err() {
-        println!("SKIPPED mosquitto_pub_gets_its_puback: mosquitto_pub is not installed");
+        println!("SKIPPED: mosquitto_pub_gets_its_puback: no mosquitto_pub");
         return;
     }
     let (site, pump, gateway) = plant(&SimDisk::new(1)).await;
