@@ -10,12 +10,14 @@ use crate::kept;
 use crate::refusal::Refusal;
 use api::{Bundle, Standing};
 use disk::SharedDisk;
+use keys::UnixTime;
 use model::{DeviceId, Digest, GatewayId, KeyId, ZoneId};
 use policy::{Action, Policies, Principal};
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::watch;
 use trust::cose::PublicKey;
 
@@ -25,7 +27,7 @@ pub const BUNDLE_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const FORMAT: u32 = 1;
 
 /// A bundle that was read: what decisions are made from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct View {
     pub site: String,
     pub generation: u64,
@@ -37,12 +39,25 @@ pub struct View {
     pub unreadable: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Device {
     zone: ZoneId,
     standing: Standing,
-    tls_keys: Vec<Digest>,
+    tls_keys: Vec<TlsKey>,
     seal_keys: HashMap<KeyId, PublicKey>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct TlsKey {
+    spki: Digest,
+    /// Another has replaced it: from then on it is none.
+    until: Option<UnixTime>,
+}
+
+impl TlsKey {
+    fn has_ended(&self, now: UnixTime) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
 }
 
 /// Who TLS proved to be at the other end.
@@ -146,7 +161,7 @@ impl View {
             Standing::Quarantined => return Err(Refusal::Quarantined),
             Standing::Revoked => return Err(Refusal::Revoked),
         }
-        if !device.tls_keys.contains(&peer.spki) {
+        if !device.tls_keys.iter().any(|key| key.spki == peer.spki) {
             return Err(Refusal::UnknownTlsKey);
         }
         let decision = self.policies.may_connect(principal(id, device), &self.zone);
@@ -165,6 +180,19 @@ impl View {
     /// A key by which the device may seal now.
     pub fn seal_key(&self, id: &DeviceId, key: &KeyId) -> Option<&PublicKey> {
         self.devices.get(id)?.seal_keys.get(key)
+    }
+
+    /// This view without the TLS keys whose time is over. `None`: there is none of them.
+    fn without_ended_keys(&self, now: UnixTime) -> Option<Self> {
+        let mut keys = self.devices.values().flat_map(|device| &device.tls_keys);
+        if !keys.any(|key| key.has_ended(now)) {
+            return None;
+        }
+        let mut next = self.clone();
+        for device in next.devices.values_mut() {
+            device.tls_keys.retain(|key| !key.has_ended(now));
+        }
+        Some(next)
     }
 
     pub fn knows_device(&self, id: &DeviceId) -> bool {
@@ -195,7 +223,10 @@ impl View {
         };
         for text in &entry.tls_keys {
             match Digest::from_hex(text) {
-                Some(digest) => device.tls_keys.push(digest),
+                Some(spki) => {
+                    let until = entry.tls_keys_until_ms.get(text).copied().map(time_of);
+                    device.tls_keys.push(TlsKey { spki, until });
+                }
                 None => self.unreadable += 1,
             }
         }
@@ -218,6 +249,11 @@ impl View {
 
 fn principal<'a>(id: &'a DeviceId, device: &'a Device) -> Principal<'a> {
     Principal { device: id, zone: &device.zone, standing: device.standing.as_str() }
+}
+
+fn time_of(ms: i64) -> UnixTime {
+    // Before 1970 is over for sure.
+    UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
 }
 
 /// A key is believed to be the one that its thumbprint names, never the other way round.
@@ -294,6 +330,18 @@ impl Keeper {
         let next = Arc::new(next);
         self.newest.send_replace(Some(next.clone()));
         Ok(next)
+    }
+
+    /// Takes the TLS keys whose time is over out of what is in use, whether or not control can be reached: it is as if a
+    /// newer bundle had come without them (INV-AUTH-1). Says whether there were any.
+    pub fn end_keys(&self, now: UnixTime) -> bool {
+        let _one_at_a_time = self.taking.lock().expect("taking a bundle does not panic");
+        let next = self.newest.borrow().as_ref().and_then(|view| view.without_ended_keys(now));
+        let ended = next.is_some();
+        if let Some(next) = next {
+            self.newest.send_replace(Some(Arc::new(next)));
+        }
+        ended
     }
 
     /// The newest bundle now, and to wait for newer ones.

@@ -38,6 +38,8 @@ use trust::cose::Signer as _;
 
 /// How often the disk's free space is looked at.
 const DISK_LOOK: Duration = Duration::from_secs(1);
+/// How often it is asked whether the time of a TLS key is over; they are given days.
+const KEYS_LOOK: Duration = Duration::from_secs(60);
 
 /// A gateway that serves.
 #[derive(Debug)]
@@ -76,6 +78,7 @@ impl Gateway {
         let link = Arc::new(link.map_err(GatewayError::Http)?);
         let keeper = Arc::new(Keeper::open(disk.clone(), &config.data, name)?);
         first_bundle(&config, &link, &keeper, &metrics).await?;
+        keeper.end_keys(UnixTime::now());
         let spool = {
             let (disk, data) = (disk.clone(), config.data.clone());
             let (spool, metrics) = (config.spool, metrics.clone());
@@ -132,6 +135,7 @@ impl Gateway {
             })
         });
         others.0.push(tokio::spawn(apply_bundles(station.clone(), keeper.watch())));
+        others.0.push(tokio::spawn(end_keys(keeper.clone())));
         others.0.push(tokio::spawn(watch_disk(data.clone(), reserve, spool.clone())));
         let tls_in_use = identity.tls().chain.clone();
         let station_of = station.clone();
@@ -267,6 +271,20 @@ async fn apply_bundles(station: Arc<Station>, mut views: watch::Receiver<Option<
             station.retain_devices(&view);
         }
         if views.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Ends TLS keys that were replaced when their time is over, by the machine's clock, as certificates end.
+async fn end_keys(keeper: Arc<Keeper>) {
+    let mut views = keeper.watch();
+    loop {
+        if keeper.end_keys(UnixTime::now()) {
+            tracing::info!("TLS keys that were replaced have come to their end");
+        }
+        // A newer bundle may bring some that are over already.
+        if let Ok(Err(_)) = tokio::time::timeout(KEYS_LOOK, views.changed()).await {
             return;
         }
     }

@@ -75,6 +75,39 @@ fn a_bundle_with_one_thing_wrong_is_refused_for_that() {
     assert_eq!(keeper(&disk).unwrap().accept(&long).unwrap_err().as_str(), "too_long");
 }
 
+/// INV-AUTH-1: a key that leaked and was replaced must not connect for as long as its certificate lives, only since this
+/// gateway is cut off, or since nothing else changes at its site.
+#[test]
+fn a_replaced_tls_key_ends_at_its_time_without_a_newer_bundle() {
+    let disk = SimDisk::new(1);
+    let keeper = keeper(&disk).unwrap();
+    let (old, new) = (Digest([1; 32]), Digest([2; 32]));
+    let mut rotated = bundle(5);
+    rotated.devices[0].tls_keys.push(new.to_string());
+    rotated.devices[0].tls_keys_until_ms = [(old.to_string(), 1_000_000)].into();
+    keeper.accept(&bytes(&rotated)).unwrap();
+    let device = Some(DeviceId::new("pump-1").unwrap());
+    let connects = |keeper: &Keeper, spki| {
+        keeper.newest().unwrap().may_connect(&Peer { device: device.clone(), spki })
+    };
+    let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+    let mut views = keeper.watch();
+    views.mark_unchanged();
+    assert!(!keeper.end_keys(at(999)));
+    assert_eq!((connects(&keeper, old), connects(&keeper, new)), (Ok(()), Ok(())));
+    assert!(!views.has_changed().unwrap());
+    assert!(keeper.end_keys(at(1000)));
+    assert!(views.has_changed().unwrap(), "sessions that stand are asked again");
+    assert_eq!(connects(&keeper, old), Err(Refusal::UnknownTlsKey));
+    assert_eq!(connects(&keeper, new), Ok(()));
+    assert!(!keeper.end_keys(at(1001)), "once");
+    assert_eq!(keeper.newest().unwrap().generation, 5);
+    // What was kept is as control sent it: after a start its keys are ended again.
+    let again = self::keeper(&disk).unwrap();
+    assert!(again.end_keys(at(1001)));
+    assert_eq!(connects(&again, old), Err(Refusal::UnknownTlsKey));
+}
+
 /// INV-FRESH-1: neither does a restart go back.
 #[test]
 fn the_newest_bundle_survives_a_cut_at_any_write() {

@@ -141,6 +141,18 @@ async fn a_key_that_left_the_bundle_is_cut_off() {
     gateway.stop().await.unwrap();
 }
 
+/// INV-AUTH-1: the end of a key that was replaced needs no bundle without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_under_a_replaced_key_is_cut_when_the_keys_time_is_over() {
+    let (site, pump, gateway) = plant(&SimDisk::new(1)).await;
+    let mut client = Client::connect(gateway.local_addr(), &pump).await;
+    let mut entry = pump.entry();
+    entry.tls_keys_until_ms = entry.tls_keys.iter().map(|key| (key.clone(), 1000)).collect();
+    site.publish(vec![entry]);
+    assert_eq!(client.end().await, Some(0x98));
+    stopped(gateway).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_session_takes_over() {
     let (_site, pump, gateway) = plant(&SimDisk::new(1)).await;
