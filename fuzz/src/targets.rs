@@ -2,6 +2,8 @@
 //! they came. What decodes must mean the same when it is encoded and decoded again.
 
 mod mqtt;
+mod statement;
+mod tuf;
 mod x509;
 
 use model::cbor::Malformed;
@@ -80,6 +82,22 @@ pub fn all() -> Vec<Target> {
         Target { name: "bus-batch", run: bus_batch, seeds: bus_batches, ..plain.clone() },
         Target { name: "window", run: window, seeds: windows, ..plain.clone() },
         Target { name: "taken", run: taken, seeds: takens, ..plain.clone() },
+        Target { name: "lease", run: statement::lease, seeds: statement::leases, ..plain.clone() },
+        Target {
+            name: "manifest",
+            run: statement::manifest,
+            seeds: statement::manifests,
+            ..plain.clone()
+        },
+        Target {
+            name: "tuf",
+            run: tuf::run,
+            seeds: tuf::seeds,
+            // Above what a timestamp may have; the other files have more, and are as long here as this one.
+            len_max: 20 * 1024,
+            memory_fixed: 256 * 1024,
+            memory_per_byte: 256,
+        },
         Target {
             name: "certificate",
             run: x509::certificate,
@@ -276,6 +294,11 @@ fn envelopes() -> Vec<Vec<u8>> {
     ];
     seeds.push(sealed(Kind::LossNotice, (3, 70_000), &envelope::encode_loss(&lost)));
     seeds.push(sealed(Kind::UplinkBatch, (3, 1), &batch(&seeds[..1]).encode()));
+    let statements = [
+        (Kind::Lease, statement::leases().remove(0)),
+        (Kind::Manifest, statement::manifests().remove(0)),
+    ];
+    seeds.extend((2..).zip(&statements).map(|(n, (kind, said))| sealed(*kind, (3, n), said)));
     seeds
 }
 
