@@ -16,6 +16,7 @@ pub mod counter;
 mod cursor;
 pub mod driver;
 pub mod feed;
+pub mod flash;
 pub mod link;
 mod losses;
 pub mod pack;

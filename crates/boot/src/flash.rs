@@ -5,7 +5,8 @@
 ///
 /// A power cut in the middle of `program` leaves any of the words programmed, and one in between; in the middle of
 /// `erase` it leaves anything at all in that sector. Words that were touched and read as erased still count as
-/// programmed. Nothing else may change.
+/// programmed. Nothing else may change. Hardware that reports such words when they are read (ECC) hands them over as any
+/// bytes, not as an error: an error is a flash that cannot be read.
 pub trait Flash {
     type Error;
 

@@ -1,8 +1,8 @@
 //! Which of two slots starts: the journal that says so, and the moves between its states.
 //!
 //! Promises: after a power cut at any write the loader finds a verified image, and its choice is a function of what is
-//! durable, the newest whole record and the bytes in the slots, and of nothing else. The digest of what is
-//! started was checked at this very start. An image below the device's security version never starts; there
+//! durable, the newest whole record and the bytes in the slots, and of nothing else (INV-BOOT-1). The digest of what is
+//! started was checked at this very start. An image below the device's security version never starts (INV-BOOT-2); there
 //! are no permits yet. A new image is started once; unless it confirms itself, the next start takes it back. What the
 //! journal says runs is what runs, after any cut.
 //! Never: allocates, reads a clock, writes to a slot that is the way back, raises the security version by itself, checks a
@@ -23,8 +23,12 @@
 //! loader's choice are pure ([`state`]); [`Boot`] does them over a [`Flash`] and the [`Slots`], and decides nothing. On a
 //! microcontroller both are flash ([`FlashSlots`]); on Linux they are files, and one core serves both.
 //!
+//! Every start goes through a load, on Linux each one of the process too: who starts an image on trial a second time
+//! without asking has let it run twice.
+//!
 //! Not covered: a cell that was half programmed when the power went and reads now so, now so (a record that was read once
-//! as whole may later not be); a slot that decays after it was measured, while it runs.
+//! as whole may later not be); a slot that decays after it was measured, while it runs; an image that gave up while the way back decayed:
+//! it goes on running, and nothing can be installed beside it.
 
 #![no_std]
 

@@ -293,8 +293,8 @@ impl State {
 
     /// The loader's choice. `whole` measures an image in its slot, and is asked for those only on which it depends.
     ///
-    /// Nothing starts that is not whole now, or below the floor, or that was neither armed nor confirmed. What the
-    /// choice changes is recorded before it starts, so that the journal names what runs.
+    /// Nothing starts that is not whole now, or below the floor (INV-BOOT-2), or that was neither armed nor confirmed. What the
+    /// choice changes is recorded before it starts, so that the journal names what runs (INV-BOOT-1).
     pub fn decide(&self, mut whole: impl FnMut(Slot, &Image) -> bool) -> Result<Decision, Stuck> {
         let mut may_start = |slot, image: &Image| match () {
             () if image.security < self.floor => Err(Obstacle::BelowFloor),

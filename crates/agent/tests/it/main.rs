@@ -1,5 +1,6 @@
 //! The device's thread and its link, with real files, real TLS and gateways that do as they are told.
 
+mod flash;
 mod gateway;
 
 use agent::backlog::{BYTES_DEFAULT, Backlog, BacklogConfig, Full, Outbox};

@@ -137,7 +137,7 @@ fn wrong_with((state, running): Device) -> Option<String> {
         .map(|(_, what)| format!("{what}: {state:?}, {running} runs"))
 }
 
-/// Every state that any order of moves, starts and damage leads to.
+/// INV-BOOT-1 and INV-BOOT-2 in every state that any order of moves, starts and damage leads to.
 #[test]
 fn in_every_state_the_loader_starts_what_is_whole_and_the_journal_names_it() {
     let first: Device = (factory(), Slot::A);

@@ -1,4 +1,4 @@
-//! The power is cut at every word and every erase of a device's life.
+//! INV-BOOT-1: the power is cut at every word and every erase of a device's life.
 
 use crate::nor::{ChipError, Nor, NorBoard, TEARS, Tear};
 use crate::sweep::{
