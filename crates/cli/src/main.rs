@@ -1,6 +1,7 @@
 //! The `plimsoll` command: the stations of a server, and the operator's and demo maker's words to them.
 
 mod client;
+mod evidence;
 mod log;
 mod maker;
 mod operator;
@@ -79,6 +80,9 @@ enum Command {
     /// Look at devices, and change how they stand.
     #[command(subcommand)]
     Device(Device),
+    /// Prove, offline, what the evidence log says.
+    #[command(subcommand)]
+    Evidence(evidence::Evidence),
     /// The demo's manufacturer.
     #[command(subcommand)]
     Maker(Maker),
@@ -146,6 +150,9 @@ enum Maker {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Command::Evidence(evidence) = arguments.command {
+        return evidence.run();
+    }
     match run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -181,6 +188,7 @@ fn run(command: Command) -> Result<()> {
             Command::Device(Device::Release { device, data }) => {
                 operator::change_standing(&data.dir, &device, "release").await
             }
+            Command::Evidence(_) => unreachable!("`main` ends with it: it needs no runtime"),
             Command::Maker(Maker::Sign { csr, out, data }) => {
                 let serial = maker::sign(&disk::RealDisk, &data.dir, &csr, &out, station::now())?;
                 println!("{serial} has its birth certificate: {}", out.display());

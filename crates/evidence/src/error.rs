@@ -81,8 +81,3 @@ impl LogError {
         move |source| Self::Io { attempt, path: path.to_owned(), source }
     }
 }
-
-/// Whether the disk says that it has no space, rather than that it is broken.
-pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}

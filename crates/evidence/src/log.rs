@@ -13,13 +13,13 @@
 //! A log is never begun in the place of one that was lost: who knows a checkpoint of it says so ([`Log::open`]).
 
 use crate::checkpoint::{Checkpoint, Head};
-use crate::error::{LogError, is_full};
+use crate::error::LogError;
 use crate::event::Event;
 use crate::merkle::{Hash, Subtrees as _};
 use crate::note::NoteKey;
 use crate::reader::{Reader, Shared};
 use crate::tile::{self, Edge, WIDTH};
-use disk::SharedDisk;
+use disk::{Disk, SharedDisk};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -207,9 +207,7 @@ impl Log {
         let head = Head { size: self.edge.size(), root: self.edge.root() };
         let checkpoint = Checkpoint::sign(head, &self.shared.key, &*self.signer)
             .map_err(|source| LogError::NotSigned { source })?;
-        let path = self.shared.dir.join(CHECKPOINT);
-        disk::replace(&*self.shared.disk, &path, checkpoint.note().as_bytes())
-            .map_err(|e| failed("write", &path, e))?;
+        put_checkpoint(&*self.shared.disk, &self.shared.dir, &checkpoint)?;
         Ok((checkpoint, bundle_bytes))
     }
 
@@ -328,15 +326,29 @@ fn begin(
     }
     let checkpoint =
         Checkpoint::sign(head, key, signer).map_err(|source| LogError::NotSigned { source })?;
-    let path = dir.join(CHECKPOINT);
-    disk::replace(&**disk, &path, checkpoint.note().as_bytes())
-        .map_err(|e| failed("write", &path, e))?;
+    put_checkpoint(&**disk, dir, &checkpoint)?;
     Ok(checkpoint)
+}
+
+/// As `disk::replace`, and tells a disk that has no room, which may pass, from a sync that failed, which may not, even if
+/// it says that there is no room.
+fn put_checkpoint(disk: &dyn Disk, dir: &Path, checkpoint: &Checkpoint) -> Result<(), LogError> {
+    let path = dir.join("checkpoint.new");
+    if disk.exists(&path).map_err(LogError::io("look for", &path))? {
+        // Left by a cut, or for want of room; it was never the checkpoint.
+        disk.remove(&path).map_err(LogError::io("remove", &path))?;
+    }
+    let mut file = disk.create(&path).map_err(|e| failed("create", &path, e))?;
+    file.append(checkpoint.note().as_bytes()).map_err(|e| failed("write", &path, e))?;
+    file.sync().map_err(LogError::io("sync", &path))?;
+    drop(file);
+    disk.rename(&path, &dir.join(CHECKPOINT)).map_err(LogError::io("rename", &path))?;
+    disk.sync_dir(dir).map_err(LogError::io("sync", dir))
 }
 
 fn failed(attempt: &'static str, path: &Path, source: io::Error) -> LogError {
     let path: PathBuf = path.to_owned();
-    if is_full(&source) {
+    if disk::is_full(&source) {
         LogError::Full { path, source }
     } else {
         LogError::Io { attempt, path, source }

@@ -188,7 +188,7 @@ fn a_full_disk_covers_nothing_new_and_later_all_of_it() {
     }
     let mut refused = 0;
     // A little more room at each try, so that every write of it once is the one that fails.
-    for room in (0..).map(|n| used + n * 97) {
+    for room in (0..1000).map(|n| used + n * 97) {
         disk.set_capacity(room);
         match log.checkpoint() {
             Ok(_) => break,
