@@ -5,7 +5,7 @@
 mod sweep;
 
 use agent::flash::{FileFlash, FileSlots};
-use boot::{Boot, Error, Flash, SecurityVersion, Slot, Slots, Spare};
+use boot::{Boot, Error, Flash, Reason, SecurityVersion, Slot, Slots, Spare};
 use disk::{Cut, Disk, RealDisk, SimDisk, SyncMode};
 use std::cell::Cell;
 use std::io;
@@ -188,6 +188,29 @@ fn a_record_whose_sync_failed_is_not_relied_on() {
     let found = *Boot::open(board.flash().unwrap()).unwrap().state();
     board.power_cycle();
     assert_eq!(*Boot::open(board.flash().unwrap()).unwrap().state(), found);
+}
+
+#[test]
+fn a_full_disk_tries_nothing_and_keeps_no_good_image_from_starting() {
+    let board = FileBoard::new(1, Death::PowerCut, SyncMode::Honest);
+    run(&board, &[Goal::Install(1, Fate::Good)], &[]).unwrap();
+    board.cut_at(None);
+    let open = || Boot::open(board.flash().unwrap()).unwrap();
+    let mut boot = open();
+    let spare = boot.begin().unwrap();
+    assert!(board.write(&spare, &release(2)));
+    boot.arm(&mut board.slots(), spare, image(2, 2)).unwrap();
+
+    let load = |capacity| {
+        board.disk.set_capacity(capacity);
+        let choice = open().load(&mut board.slots(), &mut || {}).unwrap();
+        (choice.slot, choice.reason, choice.recorded, open().report(choice.slot).agrees)
+    };
+    assert_eq!(load(0), (Slot::B, Reason::NotRecorded, false, true));
+    assert_eq!(load(u64::MAX), (Slot::A, Reason::Trial, true, true));
+    // It is taken back all the same, and the device says that its journal could not follow.
+    assert_eq!(load(0), (Slot::B, Reason::Reverted, false, false));
+    assert_eq!(load(u64::MAX), (Slot::B, Reason::Reverted, true, true));
 }
 
 /// A device provisioned on the real disk: the journal is where the format says, and only the whole image counts.
