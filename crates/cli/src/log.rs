@@ -14,6 +14,11 @@ pub fn line(words: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stdout(), "{words}");
 }
 
+/// What ends this process, on standard error.
+pub fn error(error: &anyhow::Error) {
+    let _ = writeln!(std::io::stderr(), "error: {error:#}");
+}
+
 /// Events at `info` where the process has a log of its own, at `warn` beside the steps of `up`. `PLIMSOLL_LOG` overrides.
 pub fn start(own_log: bool) {
     let default = if own_log { "info" } else { "warn" };
@@ -21,5 +26,8 @@ pub fn start(own_log: bool) {
         EnvFilter::try_from_env("PLIMSOLL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let to_terminal = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter);
+    // A line that cannot be written would be told where it could not be written, and that panics: the terminal may be gone,
+    // or the disk that holds the log full.
+    let log = log.log_internal_errors(false);
     log.with_ansi(to_terminal).with_writer(std::io::stderr).init();
 }

@@ -156,7 +156,7 @@ fn main() -> ExitCode {
     match run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            log::error(&error);
             ExitCode::FAILURE
         }
     }

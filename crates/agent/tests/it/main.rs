@@ -2,6 +2,7 @@
 
 mod flash;
 mod gateway;
+mod process;
 
 use agent::backlog::{BYTES_DEFAULT, Backlog, BacklogConfig, Full, Outbox};
 use agent::clock::{FLOOR, SystemClock};
