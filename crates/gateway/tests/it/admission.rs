@@ -1,7 +1,7 @@
 //! What becomes of a message: accepted, refused with its code, or recognised.
 
 use crate::client::{Client, puback, publish};
-use crate::site::{Device, Mood, eventually, fill_up, plant, plant_with, within};
+use crate::site::{Device, Mood, eventually, fill_up, plant, plant_with, stopped, within};
 use disk::{Disk as _, SimDisk, SyncMode};
 use gateway::refusal::Refusal;
 use gateway::{Config, GatewayError};
@@ -61,7 +61,7 @@ async fn a_message_with_one_thing_wrong_is_refused_for_that() {
     assert_eq!(client.publish(&topic, 1, &good(1)).await, 0);
     let taken = site.has_taken(2).await;
     assert_eq!(taken.iter().map(|t| t.sequence).collect::<Vec<_>>(), [0, 1]);
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// INV-REPLAY-1: repeats are answered and not stored; other bytes under the same counter are an alarm; an old counter
@@ -86,7 +86,7 @@ async fn a_counter_is_taken_once() {
     let sequences =
         |taken: Vec<crate::site::Taken>| -> Vec<u64> { taken.iter().map(|t| t.sequence).collect() };
     assert_eq!(sequences(site.has_taken(2).await), [5, 2]);
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 
     // The window is durable: after a restart and a power cut it knows all of that.
     disk.cut_now();
@@ -98,7 +98,7 @@ async fn a_counter_is_taken_once() {
     assert_eq!(gateway.metrics().repeats.get(), 1);
     assert_eq!(client.publish(&topic, 3, &pump.message(1, 6, None)).await, 0);
     assert_eq!(sequences(site.has_taken(3).await), [5, 2, 6]);
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// Only who has heard this session's nonce brings news; a recording is history. No clock decides: the devices here say
@@ -118,7 +118,7 @@ async fn a_message_is_fresh_if_it_has_heard_this_session() {
     assert_eq!(taken.iter().map(|t| t.fresh).collect::<Vec<_>>(), [true, false, false, true]);
     let metrics = gateway.metrics();
     assert_eq!((metrics.admitted_fresh.get(), metrics.admitted_history.get()), (2, 2));
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// MQTT 5 §4.6: PUBACKs in the order of PUBLISH packets, whatever becomes of each.
@@ -144,7 +144,7 @@ async fn pubacks_keep_the_order_of_the_publishes() {
         found.push(puback(&client.next().await.unwrap()));
     }
     assert_eq!(found, expected);
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// A full disk is told before anything moves; the same message is taken when there is room again.
@@ -164,7 +164,7 @@ async fn a_full_disk_is_told_and_the_message_taken_later() {
     publish_until_taken(gateway.local_addr(), &pump, &next).await;
     site.set_mood(Mood::Takes);
     assert_eq!(site.has_taken(2).await.len(), 2);
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// The spool's own bound, with control away.
@@ -191,7 +191,7 @@ async fn a_full_spool_is_told_and_drains() {
     assert_eq!(client.publish(&pump.topic(), 1, &short).await, 0);
     let taken = site.has_taken(sequence as usize + 2).await;
     assert!(taken.iter().map(|t| t.sequence).eq(0..=sequence + 1), "each once, in order");
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// One of the longest that a device sends.
@@ -237,7 +237,7 @@ async fn a_gateway_with_a_full_disk_drains_and_makes_room() {
         failed = gateway.failed() => panic!("a full disk is no failure: {failed}"),
         () = publish_until_taken(at, &pump, &next) => {}
     }
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// What is in the spool can be handed up only by a gateway that runs, and it begins an epoch before that.
@@ -248,12 +248,12 @@ async fn a_gateway_starts_on_a_full_disk_or_waits_for_room() {
     site.set_mood(Mood::Away);
     let mut client = Client::connect(gateway.local_addr(), &pump).await;
     assert_eq!(client.publish(&pump.topic(), 1, &pump.message(1, 0, None)).await, 0);
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
     fill_up(&disk);
     site.set_mood(Mood::Takes);
     let gateway = site.gateway(&disk).await;
     assert_eq!(site.has_taken(1).await[0].sequence, 0);
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 
     // Its own room is gone as well: whoever filled the disk has that too.
     let reserve = Path::new("/gw/reserve");
@@ -270,7 +270,7 @@ async fn a_gateway_starts_on_a_full_disk_or_waits_for_room() {
     let mut client = Client::connect(gateway.local_addr(), &pump).await;
     assert_eq!(client.publish(&pump.topic(), 1, &pump.message(1, 1, None)).await, 0);
     site.has_taken(2).await;
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// INV-ACK-1: after a failed sync nobody hears yes, and the gateway says that its process must stop.
@@ -286,7 +286,7 @@ async fn a_failed_sync_ends_the_gateway() {
     client.send(&publish(&topic, 2, &pump.message(1, 1, None))).await;
     let failed = within("it says that it has failed", gateway.failed()).await;
     assert!(matches!(failed, GatewayError::SpoolFailed));
-    assert!(matches!(gateway.stop().await, Err(GatewayError::SpoolFailed)));
+    assert!(matches!(within("it ends", gateway.stop()).await, Err(GatewayError::SpoolFailed)));
     assert_eq!(client.end().await, Some(0x8b), "no PUBACK came before the end");
     // The next process finds what was acknowledged.
     disk.set_sync_mode(SyncMode::Honest);
@@ -295,5 +295,5 @@ async fn a_failed_sync_ends_the_gateway() {
     site.set_mood(Mood::Takes);
     let gateway = site.gateway(&disk).await;
     assert_eq!(site.has_taken(1).await[0].sequence, 0);
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }

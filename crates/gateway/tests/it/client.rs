@@ -1,6 +1,6 @@
 //! A device's end of MQTT 5, by hand: it can also do what no device should.
 
-use crate::site::{Device, GATEWAY, PATIENCE, SITE};
+use crate::site::{Device, GATEWAY, PATIENCE, SITE, within};
 use keys::tls::Alpn;
 use model::Nonce;
 use rustls::ClientConfig;
@@ -29,7 +29,7 @@ pub fn tls(own: Option<(&[Vec<u8>], &SecretKey)>, ca: &[u8]) -> Arc<ClientConfig
 impl Client {
     /// TLS only.
     pub async fn dial(at: SocketAddr, tls: Arc<ClientConfig>) -> io::Result<Self> {
-        let stream = TcpStream::connect(at).await?;
+        let stream = timeout(PATIENCE, TcpStream::connect(at)).await??;
         let name = ServerName::try_from(format!("{GATEWAY}.gateway.{SITE}.internal")).unwrap();
         let stream = timeout(PATIENCE, TlsConnector::from(tls).connect(name, stream)).await??;
         Ok(Self { stream, buffer: Vec::new(), nonce: None })
@@ -49,8 +49,15 @@ impl Client {
     }
 
     pub async fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).await.unwrap();
-        self.stream.flush().await.unwrap();
+        self.write(bytes).await.unwrap();
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        within("the gateway reads", written).await
     }
 
     /// The next packet; `None`: the gateway has ended the connection.
@@ -70,8 +77,7 @@ impl Client {
 
     pub async fn ask(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         // A gateway that has ended may have closed its socket already.
-        let _ = self.stream.write_all(bytes).await;
-        let _ = self.stream.flush().await;
+        let _ = self.write(bytes).await;
         self.next().await
     }
 

@@ -1,6 +1,6 @@
 //! Mosquitto's own client, which shares no line with us.
 
-use crate::site::{plant, within};
+use crate::site::{plant, stopped, within};
 use disk::SimDisk;
 use keys::pem;
 use std::process::Command;
@@ -49,5 +49,5 @@ async fn mosquitto_pub_gets_its_puback() {
     assert_eq!(site.has_taken(1).await[0].sequence, 7);
     let (_, text) = publish(broken).await;
     assert!(text.contains("RC:153"), "{text}");
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }

@@ -1,7 +1,7 @@
 //! The process: its options, its metrics page, its end.
 
 use crate::client::Client;
-use crate::site::{DIR, GATEWAY, Mood, Seals, Site, eventually, plant, within};
+use crate::site::{DIR, GATEWAY, Mood, Seals, Site, eventually, plant, stopped, within};
 use disk::{Disk as _, RealDisk, SharedDisk, SimDisk};
 use gateway::{Gateway, GatewayError};
 use std::net::SocketAddr;
@@ -38,7 +38,7 @@ async fn metrics_and_health_are_shown_on_loopback() {
         assert!(text.contains(line), "{line} in {text}");
     }
     assert!(get(at, "/").await.starts_with("HTTP/1.1 404"));
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 
     let mut config = site.config();
     config.metrics = Some("192.0.2.1:9".parse().unwrap());
@@ -88,7 +88,7 @@ async fn a_lost_counter_retires_the_key() {
     let mut client = Client::connect(gateway.local_addr(), &pump).await;
     assert_eq!(client.publish(&pump.topic(), 1, &pump.message(1, 0, None)).await, 0);
     site.has_taken(1).await;
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
     disk.remove(Path::new("/gw/seal.epoch")).unwrap();
     let gateway = site.gateway(&disk).await;
     let mut client = Client::connect(gateway.local_addr(), &pump).await;
@@ -96,7 +96,7 @@ async fn a_lost_counter_retires_the_key() {
     site.has_taken(2).await;
     let batches = site.batches();
     assert_ne!(batches[0].0, batches[1].0, "another key");
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// The key was exchanged, at control too, and its epoch cannot be begun: it is tried again until it can, and meanwhile what
@@ -133,7 +133,7 @@ async fn a_rotation_that_was_half_done_is_finished() {
     assert_eq!(site.has_taken(2).await[1].sequence, 1);
     let keys: Vec<_> = site.batches().into_iter().map(|(key, _)| key).collect();
     assert_ne!(keys.first(), keys.last());
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// The binary as an operator runs it: enrols, serves, and ends cleanly on SIGTERM with what it has in its spool.

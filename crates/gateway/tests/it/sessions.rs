@@ -2,7 +2,7 @@
 
 use crate::client::{Client, connect, packet, publish, tls};
 use crate::site::{
-    Device, Mood, SITE, authority, eventually, issue, plant, plant_with, secret, within,
+    Device, Mood, SITE, authority, eventually, issue, plant, plant_with, secret, stopped, within,
 };
 use api::Standing;
 use disk::SimDisk;
@@ -53,7 +53,7 @@ async fn whom_tls_does_not_prove_has_no_session() {
     plain.write_all(&connect("pump-1")).await.unwrap();
     let _ = within("the gateway hangs up", plain.read(&mut [0; 64])).await;
     eventually("not TLS", || gateway.metrics().refused(Refusal::TlsFailed) == 1).await;
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// INV-AUTH-1, INV-PURP-1: a certificate of the site is not enough.
@@ -93,7 +93,7 @@ async fn whom_the_bundle_does_not_permit_is_told_not_authorized() {
         assert_eq!(client.next().await, None, "{what}");
         assert_eq!(gateway.metrics().refused(refusal), before + 1, "{what}");
     }
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// INV-AUTH-1: a revocation cuts the live session and keeps it out; TLS does not remember.
@@ -126,7 +126,7 @@ async fn a_revoked_device_is_cut_off_and_cannot_come_back() {
     // Both times the certificate was shown and verified: nothing was resumed.
     assert_eq!(gateway.metrics().handshakes.get(), 3);
     assert_eq!(bystander.publish(&other.topic(), 1, &other.message(1, 0, None)).await, 0);
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// A session whose TLS key left the bundle is cut too.
@@ -138,7 +138,7 @@ async fn a_key_that_left_the_bundle_is_cut_off() {
     entry.tls_keys.clear();
     site.publish(vec![entry]);
     assert_eq!(client.end().await, Some(0x98));
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// INV-AUTH-1: the end of a key that was replaced needs no bundle without it.
@@ -164,7 +164,7 @@ async fn a_newer_session_takes_over() {
     assert_eq!(newer.publish(&pump.topic(), 1, &pump.message(1, 0, None)).await, 0);
     assert_eq!(gateway.metrics().refused(Refusal::TakenOver), 1);
     assert_eq!(gateway.metrics().sessions.get(), 1);
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// The table of framing is in `src/frame/tests.rs`; here each class goes over the wire once.
@@ -197,7 +197,7 @@ async fn a_breach_of_protocol_is_told_and_counted() {
     let old = packet(0x10, b"\0\x04MQTT\x04\x02\0\x3c\0\0");
     assert_eq!(client.ask(&old).await.unwrap(), [0x20, 3, 0, 0x84, 0]);
     assert_eq!(gateway.metrics().refused(Refusal::UnsupportedVersion), 1);
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// INV-COST-1: half a CONNECT is not waited for, and neither is half a handshake.
@@ -219,7 +219,7 @@ async fn who_does_not_come_to_the_point_is_sent_away() {
     assert_eq!(gateway.metrics().refused(Refusal::ConnectTimeout), 1);
     assert_closed(&mut silent).await;
     eventually("TLS deadline", || gateway.metrics().refused(Refusal::TlsTimeout) == 1).await;
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 async fn assert_closed(stream: &mut TcpStream) {
@@ -244,7 +244,7 @@ async fn who_is_too_fast_is_slowed_down() {
     assert!(began.elapsed() >= std::time::Duration::from_millis(400), "{:?}", began.elapsed());
     assert!(gateway.metrics().held_back_ms.get() > 0);
     assert_eq!(site.has_taken(25).await.len(), 25);
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// INV-FRESH-1, INV-MIX-1: control cannot bring back an older word, nor another gateway's, nor an unknown format.
@@ -277,7 +277,7 @@ async fn an_older_or_foreign_bundle_changes_nothing() {
     assert_eq!(client.publish(&pump.topic(), 1, &pump.message(1, 0, None)).await, 0);
     site.publish_as(good);
     assert_eq!(client.end().await, Some(0x98));
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// A live session goes on while control is away, and a gateway starts with what it has kept.
@@ -285,7 +285,7 @@ async fn an_older_or_foreign_bundle_changes_nothing() {
 async fn a_gateway_starts_and_admits_with_control_away() {
     let disk = SimDisk::new(1);
     let (site, pump, gateway) = plant(&disk).await;
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
     // Nobody listens there.
     let alone = |config: &mut gateway::Config| config.control = "https://127.0.0.1:9".into();
     let gateway = site.gateway_with(&disk, alone).await;
@@ -293,11 +293,11 @@ async fn a_gateway_starts_and_admits_with_control_away() {
     let mut client = Client::connect(gateway.local_addr(), &pump).await;
     assert_eq!(client.publish(&pump.topic(), 1, &pump.message(1, 0, None)).await, 0);
     assert_eq!(gateway.metrics().spool_records.get(), 1);
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
     site.set_mood(Mood::Takes);
     let gateway = site.gateway(&disk).await;
     assert_eq!(site.has_taken(1).await[0].sequence, 0);
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// INV-PURP-1: the sealing key's certificate is for documents, and opens no connection.
@@ -314,5 +314,5 @@ async fn a_sealing_certificate_opens_no_connection() {
     }
     let seen = || gateway.metrics().refused(Refusal::TlsBadCertificate) == 1;
     eventually("a certificate for another purpose", seen).await;
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }

@@ -476,6 +476,10 @@ pub fn fill_up(disk: &SimDisk) {
     disk.set_capacity(bytes.sum());
 }
 
+pub async fn stopped(gateway: Gateway) {
+    within("the gateway ends", gateway.stop()).await.unwrap();
+}
+
 /// Waits for something that has an end.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("never: {what}"))

@@ -1,7 +1,7 @@
 //! Handing up: until control has answered, in order, across outages, refusals and restarts.
 
 use crate::client::Client;
-use crate::site::{Device, Mood, eventually, plant};
+use crate::site::{Device, Mood, eventually, plant, stopped};
 use disk::SimDisk;
 use model::uplink::{QuarantineReason, Verdict};
 
@@ -40,7 +40,7 @@ async fn nothing_is_dropped_until_control_has_answered_for_it() {
     assert!(taken.iter().map(|t| t.sequence).eq(0..30), "{taken:?}");
     assert!(taken.iter().all(|t| t.fresh && t.bundle == 1 && t.device == "pump-1"));
     eventually("the spool is empty", || metrics.spool_records.get() == 0).await;
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// INV-REPLAY-2: each batch is sealed under a counter of its own, and a restart begins a higher epoch.
@@ -73,7 +73,7 @@ async fn batches_count_up_over_restarts_with_the_spool_full() {
     assert!(counters.windows(2).all(|pair| pair[0] < pair[1]), "{counters:?}");
     assert_eq!(counters.first().unwrap().epoch, 1);
     assert_eq!(counters.last().unwrap().epoch, 2);
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// A clean end keeps the cursor: nothing is handed up twice.
@@ -85,13 +85,13 @@ async fn after_a_clean_end_nothing_is_handed_up_twice() {
     publish(&mut client, &pump, 0..4).await;
     site.has_taken(4).await;
     eventually("the answer is heard", || gateway.metrics().spool_records.get() == 0).await;
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
     let gateway = site.gateway(&disk).await;
     let mut client = Client::connect(gateway.local_addr(), &pump).await;
     publish(&mut client, &pump, 4..5).await;
     let taken = site.has_taken(5).await;
     assert!(taken.iter().map(|t| t.sequence).eq(0..5));
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// Every verdict is final: one bad record holds up nobody.
@@ -117,7 +117,7 @@ async fn every_verdict_moves_the_spool() {
     ] {
         assert!(text.contains(line), "{line}");
     }
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
 
 /// A record says under which bundle it was admitted, also when it is handed up under a later one.
@@ -134,5 +134,5 @@ async fn a_record_keeps_the_bundle_that_it_was_admitted_under() {
     let taken = site.has_taken(4).await;
     let told: Vec<_> = taken.iter().map(|t| (t.sequence, t.bundle)).collect();
     assert_eq!(told, [(0, 1), (1, 1), (2, 2), (3, 2)]);
-    gateway.stop().await.unwrap();
+    stopped(gateway).await;
 }
