@@ -656,6 +656,11 @@ fn kept_files_come_back_as_they_were_and_changed_ones_are_told() {
         }
     }
     assert!(told > timestamp.len() * 7 / 8, "{told} of {} changes", timestamp.len());
+    // A file that is broken takes nothing with it: the snapshot still says what is older.
+    let broken = Files { timestamp: Some(b"{".to_vec()), ..files.clone() };
+    let (trusted, dropped) = Trusted::import(&broken, None).unwrap();
+    assert_eq!(dropped.len(), 1);
+    assert_eq!((trusted.versions().timestamp, trusted.versions().snapshot), (0, 2));
     let broken = Files { root: b"{}".to_vec(), ..files.clone() };
     assert_eq!(Trusted::import(&broken, None).unwrap_err().label(), "malformed");
     let other = Some(model::DeviceId::new("pump-7").unwrap());

@@ -173,8 +173,11 @@ impl Trusted {
             }
         }
         let pair = [Role::Timestamp, Role::Snapshot];
-        if let Some(Dropped { why, .. }) = dropped.iter().find(|d| pair.contains(&d.role)).cloned()
-        {
+        // A file that is broken says nothing of keys: the other one's memory of what is older stays.
+        let by_keys = |d: &&Dropped| {
+            pair.contains(&d.role) && matches!(d.why, Refused::TooFewSignatures { .. })
+        };
+        if let Some(Dropped { why, .. }) = dropped.iter().find(by_keys).cloned() {
             for role in pair {
                 if self.bytes(role).is_some() && !dropped.iter().any(|d| d.role == role) {
                     dropped.push(Dropped { role, why: why.clone() });
