@@ -39,7 +39,7 @@ pub struct Store {
 
 enum Consumers {
     /// The disk had no room to claim the shards: [`Store::run`] tries again.
-    Wanted(Claiming),
+    Wanted(Box<Claiming>),
     Ready(Vec<Consumer>),
     /// They run, or have run.
     Gone,
@@ -125,7 +125,7 @@ impl Store {
             Ok(consumers) => Consumers::Ready(consumers),
             Err(error) if error.is_for_want_of_room() => {
                 claiming.found_no_room(&error);
-                Consumers::Wanted(claiming)
+                Consumers::Wanted(Box::new(claiming))
             }
             Err(error) => return Err(error),
         };
