@@ -359,6 +359,24 @@ fn the_first_publication_again_is_older_than_the_second() {
 }
 
 #[test]
+fn a_newer_timestamp_of_an_older_snapshot_is_refused_before_that_is_asked_for() {
+    let (mut repo, client) = second();
+    let client = repo.updated(&client, NOW);
+    let first = Repo::new(1, None);
+    let mut first = Repo { files: repo.files.clone(), ..first };
+    first.publish(1, &[target("1.0.0", 1)]);
+    let head = make::Head { version: 3, ..repo.head(Role::Timestamp, 3) };
+    let signers = repo.hands.signers(Role::Timestamp);
+    let snapshot = (1, &first.files["1.snapshot.json"][..]);
+    let bytes = make::timestamp(&head, snapshot, &dynamic(&signers)).unwrap();
+    repo.put(Role::Timestamp, 3, bytes);
+    let (after, result) = repo.update(&client, NOW);
+    let file = "snapshot.json".to_string();
+    assert_eq!(result, Err(Refused::Older { file, trusted: 2, found: 1 }));
+    assert!(after == client);
+}
+
+#[test]
 fn a_client_that_is_fed_the_same_files_for_ever_sees_that_they_end() {
     // Freeze: the newest that it has is honest, and all that it is given.
     let (repo, client) = second();

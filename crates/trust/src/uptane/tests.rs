@@ -177,6 +177,11 @@ fn no_played_attacker_makes_a_device_install_anything() {
         ("an image of its own under the name of a release", "differs", |s| {
             s.direct(6, &[own_image("1.1.0")]);
         }),
+        ("an image of its own, as long as the release", "differs", |s| {
+            let mut target = target("1.1.0", 1);
+            target.hashes.sha256 = Some(Digest([9; 32]));
+            s.direct(6, &[target]);
+        }),
         ("the vendor's digest with another length", "differs", |s| {
             s.direct(6, &[Target { length: 7, ..target("1.1.0", 1) }]);
         }),
@@ -232,6 +237,10 @@ fn no_played_attacker_makes_a_device_install_anything() {
         ("a floor above what runs", "raise_too_early", |s| {
             s.me = component("1.1.0", 1);
             s.direct(6, &[changed("1.1.0", 1, |o| o.raise = Some(SecurityVersion(2)))]);
+        }),
+        ("a floor above what the device knows of the image that it runs", "raise_too_early", |s| {
+            s.me = component("1.2.0", 1);
+            s.direct(6, &[changed("1.2.0", 2, |o| o.raise = Some(SecurityVersion(2)))]);
         }),
         ("a floor before the trial is over", "raise_too_early", |s| {
             s.me = component("1.2.0", 2);
