@@ -1,6 +1,7 @@
 //! What is fuzzed. A target passes bytes through the parsers that would see them on the road, in order, and says how far
 //! they came. What decodes must mean the same when it is encoded and decoded again.
 
+mod evidence;
 mod mqtt;
 mod statement;
 mod tuf;
@@ -94,6 +95,23 @@ pub fn all() -> Vec<Target> {
             run: tuf::run,
             seeds: tuf::seeds,
             // Above what a timestamp may have; the other files have more, and are as long here as this one.
+            len_max: 20 * 1024,
+            memory_fixed: 256 * 1024,
+            memory_per_byte: 256,
+        },
+        Target {
+            name: "evidence-leaf",
+            run: evidence::leaf,
+            seeds: evidence::leaves,
+            len_max: 17 * 1024,
+            memory_fixed: 256 * 1024,
+            memory_per_byte: 256,
+        },
+        Target {
+            name: "evidence-export",
+            run: evidence::export,
+            seeds: evidence::exports,
+            // Far below what an export may have: its parts are the same at any length.
             len_max: 20 * 1024,
             memory_fixed: 256 * 1024,
             memory_per_byte: 256,
