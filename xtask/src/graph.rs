@@ -16,7 +16,7 @@ const GOLDEN: &str = "docs/crate-graph.golden";
 /// Lowest first. A crate that stands in no tier is a finding: where it belongs is decided before it is built.
 const TIERS: [(&str, &[&str]); 7] = [
     ("words", &["model", "api"]),
-    ("pure cores", &["trust", "boot", "policy"]),
+    ("pure cores", &["trust", "boot", "policy", "rollout"]),
     ("disk", &["disk"]),
     ("engines", &["keys", "bus", "evidence", "store"]),
     ("stations", &["agent", "gateway", "control"]),

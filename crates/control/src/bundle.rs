@@ -73,7 +73,7 @@ fn entry(device: &Device, keys: Keys, now: Timestamp) -> BundleDevice {
         tls_keys_until_ms: tls.iter().filter_map(until).collect(),
         seal_keys: seal
             .filter(|_| counts)
-            .map(|key| BundleKey { id: key.id.to_string(), spki: hex(&key.spki) })
+            .map(|key| BundleKey { id: key.id.to_string(), spki: model::hex::encode(&key.spki) })
             .collect(),
     }
 }
@@ -81,10 +81,6 @@ fn entry(device: &Device, keys: Keys, now: Timestamp) -> BundleDevice {
 /// How many sealing keys of a device no bundle has, since it has had so many newer ones.
 pub fn left_out(device: &Device, seal_max: usize) -> usize {
     device.keys_for(Purpose::Seal).count().saturating_sub(seal_max)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

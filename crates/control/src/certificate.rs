@@ -7,13 +7,13 @@
 //! has lost the time still has one that others believe; a file that cannot be used or written ends nothing.
 
 use crate::enrol::BACKDATED_S;
-use crate::error::told;
 use arc_swap::ArcSwap;
 use disk::SharedDisk;
 use keys::ca::{Authority, CaError, Profile};
 use keys::cert::CertError;
 use keys::tls::{self, Alpn, ClientAuth, TlsError};
 use keys::{Issuers, Leaf, NotAfter, UnixTime, pem};
+use model::told;
 use rustls::ServerConfig;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,146 +1,27 @@
 //! Does what the cores decided: holds the parts together, starts and stops them.
 
 use crate::bundle::Keys;
-use crate::caller::{Caller, Denied};
 use crate::certificate::{self, CertificateError, Own};
-use crate::config::{Config, Limits, TOKEN_CHARS_MIN};
+use crate::config::{Config, TOKEN_CHARS_MIN};
 use crate::enrol::Terms;
-use crate::error::{Fatal, StartError, told};
-use crate::gateway::Turns;
+use crate::error::{Fatal, StartError};
 use crate::known::Known;
 use crate::listener::{self, Listener};
 use crate::metrics::Metrics;
-use crate::problem::Failure;
-use crate::registry::{ChangeError, Changed, Registry, RegistryError};
+use crate::registry::{ChangeError, Changed, Registry};
+use crate::station::{Phase, Station, now};
+use crate::turns::Turns;
 use api::{Ownership, Query};
 use bus::Writer;
 use disk::RealDisk;
-use keys::ca::Authority;
 use keys::{Issuers, UnixTime, est, pkcs7};
-use model::{Digest, Timestamp};
+use model::told;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
-use trust::mac::MacKey;
-
-/// What every request shares.
-pub(crate) struct Station {
-    pub registry: Registry,
-    pub authority: Arc<Authority>,
-    /// What the listener shows.
-    pub own: Own,
-    /// EST's answer to `cacerts`, ready to send.
-    pub ca_certs: String,
-    pub issuers: Issuers,
-    pub terms: Terms,
-    /// What of its devices' keys a gateway is told.
-    pub keys: Keys,
-    pub policies: String,
-    pub limits: Limits,
-    /// Of the token, so that comparing takes one length.
-    pub token: Digest,
-    pub query: Arc<dyn Query>,
-    pub shards: Vec<Writer>,
-    pub bus_key: MacKey,
-    pub uplinks: Arc<Semaphore>,
-    pub turns: Turns,
-    pub metrics: Metrics,
-    pub registries: Vec<prometheus::Registry>,
-    known: Mutex<Known>,
-    phase: watch::Sender<Phase>,
-    fatal: watch::Sender<Option<Fatal>>,
-}
-
-/// How far a shutdown has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
-    Serving,
-    /// Nothing new is accepted; what was begun is ended.
-    Draining,
-    /// What is not ended is cut off.
-    Cut,
-}
-
-impl Station {
-    /// Resolves when the shutdown has come so far.
-    pub fn reached(&self, wanted: Phase) -> impl Future<Output = ()> + Send + 'static {
-        let mut phase = self.phase.subscribe();
-        async move {
-            // An error says that the station is gone, which is further still.
-            let _ = phase.wait_for(|phase| *phase >= wanted).await;
-        }
-    }
-
-    pub fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().expect("nothing panics while it holds the memory")
-    }
-
-    /// Says that this process has to stop. The first reason stays.
-    pub fn fail(&self, fatal: Fatal) {
-        self.fatal.send_if_modified(|known| {
-            if known.is_some() {
-                return false;
-            }
-            tracing::error!(reason = %fatal, "control has to stop");
-            *known = Some(fatal);
-            true
-        });
-    }
-
-    pub fn fatal(&self) -> Option<Fatal> {
-        self.fatal.borrow().clone()
-    }
-
-    /// The second look behind the table of scopes: somebody came to work that is not for him (INV-LEAST-1).
-    pub fn past_its_scope(&self, expected: &'static str, caller: &Caller) -> Denied {
-        let found = caller.kind();
-        self.metrics.count_violation("INV-LEAST-1");
-        tracing::error!(
-            expected,
-            found = found.as_str(),
-            "a caller got past the scope of its call"
-        );
-        Denied::OutOfScope { expected, found }
-    }
-
-    pub fn failed_to_store(&self, error: RegistryError) -> Failure {
-        if let Some(invariant) = error.broken_invariant() {
-            self.metrics.count_violation(invariant);
-        }
-        tracing::error!(error = %told(&error), "the registry failed");
-        error.into()
-    }
-
-    fn renew_certificate(&self, now: UnixTime) -> Result<bool, CertificateError> {
-        let renewed = self.own.look(now)?;
-        if renewed {
-            self.show_certificate();
-            tracing::info!(expires_s = self.own.expires_s(), "control's own certificate renewed");
-        }
-        Ok(renewed)
-    }
-
-    fn show_certificate(&self) {
-        let expires_s = i64::try_from(self.own.expires_s()).unwrap_or(i64::MAX);
-        self.metrics.certificate_expires.set(expires_s);
-    }
-
-    /// Books the time since `started` under a step of the uplink; the next step begins now.
-    pub fn step(&self, step: &str, started: Instant) -> Instant {
-        let seconds = started.elapsed().as_secs_f64();
-        self.metrics.uplink_step_seconds.with_label_values(&[step]).observe(seconds);
-        Instant::now()
-    }
-}
-
-/// The machine's clock: it labels history and ends certificates.
-pub(crate) fn now() -> Timestamp {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX))
-}
 
 /// A running control plane.
 pub struct Control {

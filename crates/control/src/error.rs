@@ -35,39 +35,3 @@ pub enum Fatal {
     #[error("the registry can neither be written nor read")]
     Registry,
 }
-
-/// An error with its causes, in one line. A cause that the text before it says already is not said twice.
-pub(crate) fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io;
-
-    #[derive(Debug, thiserror::Error)]
-    enum Outer {
-        #[error("cannot do it: {0}")]
-        SaysItsCause(#[source] io::Error),
-        #[error("cannot do it")]
-        LeavesItToOthers(#[source] io::Error),
-    }
-
-    #[test]
-    fn each_cause_is_told_once() {
-        let cause = || io::Error::other("no space");
-        assert_eq!(told(&Outer::LeavesItToOthers(cause())), "cannot do it: no space");
-        assert_eq!(told(&Outer::SaysItsCause(cause())), "cannot do it: no space");
-    }
-}

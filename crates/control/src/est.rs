@@ -2,10 +2,10 @@
 //!
 //! Bodies are base64 on one line; strongSwan's client refuses line breaks. What we read may have them.
 
-use crate::driver::{Station, now};
+use crate::call::{Call, expect_media_type};
 use crate::enrol;
-use crate::http::{Call, expect_media_type};
 use crate::problem::Failure;
+use crate::station::{Station, now};
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
@@ -87,7 +87,7 @@ async fn read(call: &Call) -> Result<csr::Csr, Failure> {
             csr::CsrError::UnknownKey => "unknown_key_kind",
             _ => "bad_csr",
         };
-        Failure::bad_request(word, crate::error::told(&error))
+        Failure::bad_request(word, model::told(&error))
     })
 }
 

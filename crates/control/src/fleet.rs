@@ -1,18 +1,18 @@
 //! What an operator sees of the fleet, and changes in it.
 
+use crate::call::{Call, json_answer, text};
 use crate::caller::Endpoint;
-use crate::driver::{Station, now};
-use crate::error::told;
-use crate::http::{Call, json_answer, text};
 use crate::metrics::page;
 use crate::problem::Failure;
 use crate::registry::{ChangeError, Changed};
+use crate::station::{Station, now};
 use api::fleet::FLEET_PAGE_MAX;
 use api::{Fleet, Ownership, Standing};
 use axum::RequestPartsExt as _;
 use axum::extract::Path;
 use axum::response::Response;
 use model::DeviceId;
+use model::told;
 
 /// An ownership entry has under 300 bytes.
 const BODY_BYTES_MAX: usize = 4 * 1024;

@@ -1,21 +1,22 @@
 //! What gateways call: the long poll for their bundle, and the uplink.
 
 use crate::bundle;
+use crate::call::{Call, expect_media_type, json_answer, no_content, text};
 use crate::caller::{Caller, Peer, Scope, authorise, recognise};
 use crate::directory::{Device, Directory};
-use crate::driver::{Phase, Station, now};
-use crate::error::{Fatal, told};
-use crate::http::{Call, expect_media_type, json_answer, no_content, text};
+use crate::error::Fatal;
 use crate::problem::Failure;
+use crate::station::{Phase, Station, now};
 use crate::uplink::{self, Append, BODY_BYTES_MAX, CallRefusal, Judgement};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use bus::LogError;
 use model::DeviceId;
+use model::told;
 use model::uplink::{Verdict, encode_reply};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -227,33 +228,5 @@ fn report(station: &Station, gateway: &DeviceId, verdicts: &[Verdict]) {
     }
     for (reason, records) in reasons {
         tracing::warn!(gateway = %gateway, reason = reason.as_str(), records, "records put in quarantine");
-    }
-}
-
-/// One uplink call at a time per gateway, so that none takes all slots.
-#[derive(Debug, Default)]
-pub(crate) struct Turns(Arc<Mutex<HashSet<DeviceId>>>);
-
-#[derive(Debug)]
-pub(crate) struct Turn {
-    turns: Arc<Mutex<HashSet<DeviceId>>>,
-    gateway: DeviceId,
-}
-
-impl Turns {
-    fn take(&self, gateway: DeviceId) -> Result<Turn, Failure> {
-        let mut taken = self.0.lock().expect("nothing panics while it holds the turns");
-        if !taken.insert(gateway.clone()) {
-            let detail =
-                format!("expected one uplink call of `{gateway}` at a time, found another");
-            return Err(Failure::busy(detail));
-        }
-        Ok(Turn { turns: self.0.clone(), gateway })
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.turns.lock().expect("nothing panics while it holds the turns").remove(&self.gateway);
     }
 }

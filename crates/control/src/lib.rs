@@ -11,12 +11,14 @@
 //! | --- | --- |
 //! | [`enrol`], [`uplink`], [`bundle`], [`caller`], [`known`], [`directory`] | pure cores: decisions over the directory and the time |
 //! | [`registry`] | the fleet on disk, and the directory that is always what the disk holds |
-//! | `driver`, `certificate`, `listener`, `http` | parts, what the listener shows, connections, requests |
+//! | `station`, `call` | what every request shares; a request that was let in |
+//! | `driver`, `certificate`, `listener`, `http` | start and end, what the listener shows, connections, the way of a request |
 //! | `est`, `gateway`, `fleet`, `query` | one group of calls each |
 //!
 //! `docs/api.md` is the contract with callers.
 
 pub mod bundle;
+mod call;
 pub mod caller;
 mod certificate;
 pub mod config;
@@ -34,6 +36,8 @@ pub mod metrics;
 mod problem;
 mod query;
 pub mod registry;
+mod station;
+mod turns;
 pub mod uplink;
 
 pub use certificate::CertificateError;

@@ -1,9 +1,8 @@
 //! Connections: accepted within bounds, proved by TLS, served by the router.
 
 use crate::caller::Peer;
-use crate::driver::{Phase, Station};
-use crate::error::told;
 use crate::http;
+use crate::station::{Phase, Station};
 use axum::Router;
 use axum::extract::Request;
 use hyper::body::Incoming;
@@ -11,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use keys::UnixTime;
+use model::told;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,13 +2,13 @@
 
 use crate::caller::Denied;
 use crate::enrol;
-use crate::error::told;
 use crate::registry::{ChangeError, RegistryError};
 use crate::uplink::CallRefusal;
 use api::{Problem, QueryError, problem};
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use model::told;
 
 /// A request that is refused or could not be carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! SQL, asked of whoever answers it.
 
-use crate::driver::Station;
-use crate::http::{Call, json_answer, text};
+use crate::call::{Call, json_answer, text};
 use crate::problem::Failure;
+use crate::station::Station;
 use api::{Ask, LineEnd};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;

@@ -258,21 +258,10 @@ fn time_of(ms: i64) -> UnixTime {
 
 /// A key is believed to be the one that its thumbprint names, never the other way round.
 fn seal_key(entry: &api::BundleKey) -> Option<(KeyId, PublicKey)> {
-    let spki = unhex(&entry.spki)?;
+    let spki = model::hex::decode(&entry.spki)?;
     let key = PublicKey::from_spki_der(&spki).ok()?;
     let id = key.id();
     (KeyId::from_hex(&entry.id) == Some(id)).then_some((id, key))
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) {
-        return None;
-    }
-    let nibble = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
-    text.as_bytes()
-        .chunks_exact(2)
-        .map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?))
-        .collect()
 }
 
 fn expect_ours(what: &'static str, expected: &str, found: &str) -> Result<(), BundleError> {

@@ -5,7 +5,6 @@
 //! piles up meanwhile is bounded by the spool.
 
 use crate::bundle::{BundleError, Keeper, View};
-use crate::error::told;
 use crate::identity::random;
 use crate::limits::Backoff;
 use crate::metrics::Metrics;
@@ -16,6 +15,7 @@ use api::path;
 use arc_swap::ArcSwap;
 use bus::Offset;
 use model::Timestamp;
+use model::told;
 use model::uplink::Verdict;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use rustls::ClientConfig;

@@ -6,7 +6,6 @@ use crate::spool::SpoolError;
 use keys::identity::IdentityError;
 use keys::tls::TlsError;
 use model::{DeviceId, GatewayId};
-use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -52,19 +51,4 @@ impl GatewayError {
             _ => None,
         }
     }
-}
-
-/// An error with its causes, for one line of a log.
-pub(crate) fn told(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
 }

@@ -1,7 +1,7 @@
 //! Who this gateway is: enrolled at its first start, renewed before its certificates end.
 
 use crate::config::Config;
-use crate::error::{GatewayError, told};
+use crate::error::GatewayError;
 use crate::limits::Backoff;
 use crate::sealer::{Epoch, Sealer, epoch};
 use disk::SharedDisk;
@@ -9,6 +9,7 @@ use keys::UnixTime;
 use keys::est;
 use keys::identity::{Identity, Settings, Station, anchors, enrol_or_load, place_anchors};
 use model::envelope::Algorithm;
+use model::told;
 use std::time::Duration;
 use trust::cose::Signer as _;
 

@@ -22,7 +22,6 @@
 //! store is not.
 
 use crate::admission::{Admission, Claim, Standing};
-use crate::error::told;
 use crate::kept::{self, KeptError, version};
 use crate::metrics::{Invariant, Metrics};
 use crate::refusal::Refusal;
@@ -33,6 +32,7 @@ use disk::SharedDisk;
 use minicbor::{Decoder, Encoder};
 use model::cbor::{Malformed, Reason, array_of, array_up_to, at_end, expect};
 use model::envelope::MESSAGE_BYTES_MAX;
+use model::told;
 use model::{Counter, DeviceId, Digest, KeyId, Timestamp};
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};

@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod reading;
 pub mod release;
 pub mod senml;
+pub mod told;
 #[cfg(test)]
 mod tree;
 pub mod uplink;
@@ -31,3 +32,4 @@ pub use id::{
 };
 pub use reading::{Reading, Timestamp, Value};
 pub use release::{Release, SecurityVersion, Version};
+pub use told::told;

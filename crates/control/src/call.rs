@@ -1,0 +1,140 @@
+//! A call that was let in, its body, and the forms of an answer.
+
+use crate::caller::{Caller, Denied, Endpoint, Peer};
+use crate::directory::Directory;
+use crate::problem::Failure;
+use crate::station::Station;
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A call that passed the table: its endpoint, who makes it, and what was known when it was let in.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub endpoint: Endpoint,
+    pub peer: Peer,
+    pub caller: Caller,
+    pub directory: Arc<Directory>,
+    pub head: Parts,
+    pub body: Unread,
+}
+
+/// A request's body, as long as nobody has read it.
+#[derive(Clone, Debug)]
+pub(crate) struct Unread(Arc<Mutex<Option<Body>>>);
+
+/// A refused body is read and thrown away up to here, so that its sender, who is still writing, hears why. Then the
+/// connection is closed on it.
+const HEAR_OUT_BYTES_MAX: usize = 16 * 1024 * 1024;
+const HEAR_OUT_TIME_MAX: Duration = Duration::from_secs(5);
+
+impl Call {
+    /// For work that is an operator's: the table has seen to it, and here it is seen again (INV-LEAST-1).
+    pub fn expect_operator(&self, station: &Station) -> Result<(), Denied> {
+        match self.caller {
+            Caller::Operator => Ok(()),
+            _ => Err(station.past_its_scope("an operator, by bearer token", &self.caller)),
+        }
+    }
+
+    /// The whole body, or why not. It is read only after its sender was let in, and never kept beyond `max` (INV-COST-1).
+    pub async fn body(&self, max: usize) -> Result<Vec<u8>, Failure> {
+        let said = self.head.headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok());
+        let said: Option<usize> = said.and_then(|len| len.parse().ok());
+        if said.is_some_and(|len| len > max) {
+            return Err(Failure::oversize(max));
+        }
+        let Some(mut rest) = self.body.take() else { return Ok(Vec::new()) };
+        let mut body = Vec::with_capacity(said.unwrap_or(0));
+        while let Some(frame) = rest.frame().await {
+            let frame = frame.map_err(|error| {
+                Failure::bad_request("broken_body", format!("expected a body: {error}"))
+            })?;
+            // Trailers say nothing here.
+            let Ok(data) = frame.into_data() else { continue };
+            if body.len() + data.len() > max {
+                self.body.put(rest);
+                return Err(Failure::oversize(max));
+            }
+            body.extend_from_slice(&data);
+        }
+        Ok(body)
+    }
+
+    /// A JSON body of one of the API's types.
+    pub async fn json<T: serde::de::DeserializeOwned>(&self, max: usize) -> Result<T, Failure> {
+        expect_media_type(&self.head.headers, "application/json")?;
+        let body = self.body(max).await?;
+        serde_json::from_slice(&body).map_err(|error| {
+            Failure::bad_request("bad_json", format!("expected docs/api.md's body: {error}"))
+        })
+    }
+
+    /// The query string as one of our types; unknown words are refused.
+    pub fn query_string<T: serde::de::DeserializeOwned>(&self) -> Result<T, Failure> {
+        axum::extract::Query::<T>::try_from_uri(&self.head.uri)
+            .map(|query| query.0)
+            .map_err(|error| Failure::bad_request("bad_query_string", error.body_text()))
+    }
+}
+
+impl Unread {
+    pub fn new(body: Body) -> Self {
+        Self(Arc::new(Mutex::new(Some(body))))
+    }
+
+    fn take(&self) -> Option<Body> {
+        self.0.lock().expect("nothing panics while it holds the body").take()
+    }
+
+    fn put(&self, rest: Body) {
+        *self.0.lock().expect("nothing panics while it holds the body") = Some(rest);
+    }
+
+    pub async fn hear_out(&self) {
+        let Some(mut rest) = self.take() else { return };
+        let read = async {
+            let mut heard = 0;
+            while let Some(Ok(frame)) = rest.frame().await {
+                heard += frame.data_ref().map_or(0, |data| data.len());
+                if heard > HEAR_OUT_BYTES_MAX {
+                    return;
+                }
+            }
+        };
+        // Who takes longer is not waited for.
+        let _ = tokio::time::timeout(HEAR_OUT_TIME_MAX, read).await;
+    }
+}
+
+/// Whether the body says that it is what this call takes; parameters are not looked at.
+pub(crate) fn expect_media_type(headers: &HeaderMap, expected: &str) -> Result<(), Failure> {
+    let found = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = found.unwrap_or("").split(';').next().unwrap_or("").trim();
+    if essence.eq_ignore_ascii_case(expected) {
+        return Ok(());
+    }
+    Err(Failure::unsupported(format!(
+        "expected Content-Type {expected}, found {}",
+        found.unwrap_or("none")
+    )))
+}
+
+pub(crate) fn json_answer(body: &impl serde::Serialize) -> Response {
+    let body = serde_json::to_vec(body).expect("the API's types have a JSON form");
+    text("application/json", body)
+}
+
+pub(crate) fn text(content_type: &'static str, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+pub(crate) fn no_content() -> Response {
+    StatusCode::NO_CONTENT.into_response()
+}
