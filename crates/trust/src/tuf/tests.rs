@@ -267,7 +267,15 @@ fn a_publication_with_one_thing_wrong_is_refused_for_that() {
         ("targets that delegate by hashed bins", "delegates", |r| {
             r.edit(TARGETS, 2, |t| {
                 let succinct = Value::object(vec![("bit_length", Value::Int(8))]);
-                insert(t, &[], "delegations", Value::object(vec![("succinct_roles", succinct)]));
+                insert(
+                    t,
+                    &[],
+                    "delegations",
+                    Value::object(vec![
+                        ("roles", Value::List(vec![])),
+                        ("succinct_roles", succinct),
+                    ]),
+                );
             });
             r.snap(2);
             r.stamp(2);
