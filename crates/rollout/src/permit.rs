@@ -1,8 +1,10 @@
 //! The only row that a rollout has of a device.
 
 use crate::Moment;
+use crate::plan::Plan;
 use crate::text;
 use model::Digest;
+use model::manifest::{Boot, InstallEnd, Manifest};
 use serde::{Deserialize, Serialize};
 
 /// The leave of one device to install one release, and what came of it.
@@ -52,4 +54,21 @@ pub struct Report {
     pub confirmed: bool,
     /// The newest install that this rollout ordered, forward or back, ended otherwise than installed.
     pub failed: bool,
+}
+
+impl Report {
+    /// What a manifest says to a plan's rollout. `number` is the caller's: see there. `None`: the device has no such
+    /// product, and so no part in this rollout.
+    pub fn of(plan: &Plan, manifest: &Manifest, number: u64) -> Option<Self> {
+        let component = manifest.components.iter().find(|c| c.product == plan.product)?;
+        let running = component.running_image().digest;
+        let failed = manifest.outcome.as_ref().is_some_and(|outcome| {
+            let ended_badly = matches!(outcome.end, InstallEnd::Reverted | InstallEnd::Failed);
+            let is_forward = outcome.rollout.as_ref() == Some(&plan.rollout);
+            // The way back is ordered outside the rollout's id, to who runs its release.
+            let is_back = outcome.rollout.is_none() && running == plan.digest;
+            ended_badly && outcome.product == plan.product && (is_forward || is_back)
+        });
+        Some(Self { number, running, confirmed: component.boot != Boot::Trial, failed })
+    }
 }

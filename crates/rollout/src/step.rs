@@ -316,7 +316,9 @@ impl Step<'_> {
     fn opened(&mut self, wave: usize, opened: Opened) {
         // Late, or not what was asked for: then it is asked for again.
         let is_opening = self.state.phase.stage() == Some(&Stage::Opening);
-        if !is_opening || wave != self.state.wave || opened.members > self.plan.count(wave) {
+        let fits = |members| (1..=self.plan.count(wave)).contains(&members);
+        // The wave is compared before its count is looked for: another one may not exist.
+        if !is_opening || wave != self.state.wave || !fits(opened.members) {
             return;
         }
         let (Phase::Running { stage } | Phase::Paused { stage }) = &mut self.state.phase else {

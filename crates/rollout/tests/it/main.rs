@@ -3,5 +3,6 @@
 mod explored;
 mod format;
 mod plans;
+mod reports;
 mod site;
 mod stories;

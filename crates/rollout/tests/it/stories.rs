@@ -454,7 +454,9 @@ fn a_pass_that_is_late_or_larger_than_asked_for_opens_nothing() {
     let of_another = rollout::open(cohort.clone(), 3).unwrap();
     site.feed(Event::Opened { wave: 1, opened: of_another });
     site.feed(Event::Opened { wave: 99, opened: of_another });
-    assert_eq!(site.state, before);
+    let of_nobody = rollout::Opened { members: 0, last: rollout::Position::LAST };
+    site.feed(Event::Opened { wave: 0, opened: of_nobody });
+    assert_eq!(site.state, before, "a wave of nobody would prove itself at once");
     site.feed(Event::Opened { wave: 0, opened: of_another });
     let opened = site.state.clone();
     site.feed(Event::Opened { wave: 0, opened: of_another });
