@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::counter::Counters;
 use crate::pack::{Closed, Pack, Sample, Why};
 use crate::seal::Sealer;
+use crate::status::{self, Seen};
 use model::{Nonce, senml};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -41,15 +42,6 @@ pub enum Word {
     NewKey { signer: Arc<dyn Signer>, counters: Counters, done: oneshot::Sender<()> },
     /// Close the pack and make everything durable. Samples that come later are not taken.
     Finish(oneshot::Sender<()>),
-}
-
-/// What others may see of the backlog, newest first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// The serial of the next envelope to become durable.
-    pub end: u64,
-    /// Every serial below is acknowledged or stated as lost.
-    pub below: u64,
 }
 
 pub struct Device {
@@ -308,7 +300,7 @@ impl Running {
             return;
         }
         let next = self.status.with_extension("new");
-        let text = crate::status::text(now, self.sealer.key(), self.sealer.peek());
+        let text = status::text(now, self.sealer.key(), self.sealer.peek());
         match std::fs::write(&next, text).and_then(|()| std::fs::rename(&next, &self.status)) {
             Ok(()) => self.shown = Some(now),
             Err(error) => {

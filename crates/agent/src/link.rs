@@ -11,8 +11,9 @@
 //! list says where to begin and where to go on, not where to return to.
 
 use crate::backlog::{BacklogError, Item, Outbox};
-use crate::driver::{Seen, Word};
+use crate::driver::Word;
 use crate::session::{Effect, Event, Offered, Session, Timer, Why};
+use crate::status::Seen;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::collections::HashMap;

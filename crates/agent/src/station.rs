@@ -3,14 +3,14 @@
 use crate::backlog::{Backlog, BacklogConfig, BacklogError, Outbox};
 use crate::clock::{Clock, SystemClock};
 use crate::counter::Counters;
-use crate::driver::{self, Device, SAMPLES_MAX, Seen, WORDS_MAX, Word};
+use crate::driver::{self, Device, SAMPLES_MAX, WORDS_MAX, Word};
 use crate::feed::Feed;
 use crate::link::{Link, Place};
 use crate::pack::Sample;
 use crate::position::Position;
 use crate::seal::Sealer;
 use crate::sources::replay::{AsOf, Play, Recording};
-use crate::status;
+use crate::status::{self, Seen};
 use anyhow::{Context, Result, anyhow, bail};
 use disk::{DirLock, RealDisk, SharedDisk};
 use keys::UnixTime;

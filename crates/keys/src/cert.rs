@@ -13,7 +13,6 @@
 //! [`Issuers::identify`] says that the one who signed it may grant that role: without it a maker could make gateways.
 
 use crate::UnixTime;
-use crate::x509::YEAR_9999_END_S;
 use model::id::BadName;
 use model::{DeviceId, Digest, GatewayId};
 use std::time::Duration;
@@ -100,6 +99,9 @@ impl std::fmt::Display for Role {
         }
     }
 }
+
+/// 9999-12-31T23:59:59Z.
+pub(crate) const YEAR_9999_END_S: u64 = 253_402_300_799;
 
 /// The last second of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! What rcgen needs of our keys, times and names.
 
 use crate::UnixTime;
-use crate::cert::NotAfter;
+use crate::cert::{NotAfter, YEAR_9999_END_S};
 use rcgen::string::PrintableString;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, DnValue, PublicKeyData, SignatureAlgorithm,
@@ -12,9 +12,6 @@ use trust::cose::{PublicKey, Signature, Signer};
 
 /// The attribute type `serialNumber` of a subject (X.520 §6.2.9).
 const SERIAL_NUMBER: [u64; 4] = [2, 5, 4, 5];
-
-/// 9999-12-31T23:59:59Z.
-pub(crate) const YEAR_9999_END_S: u64 = 253_402_300_799;
 
 /// A holder of one of our keys, in rcgen's terms. The secret stays with its holder.
 pub(crate) struct RcgenKey<'a> {
