@@ -198,6 +198,50 @@ fn who_does_not_come_is_not_waited_for_but_nobody_is_no_proof() {
 }
 
 #[test]
+fn a_wave_is_not_over_while_one_of_it_is_installing_however_long_others_stay_away() {
+    // Who comes for his leave last has longer for his proof than others have to come.
+    let mut site = started(|draft| draft.prove_within_ms = 60_000);
+    let order = site.in_order();
+    site.fate(&order[..1], Fate::Away);
+    site.round();
+    assert_eq!(site.state.counts.proven, 2);
+    // One is back and has its leave, and is not heard of.
+    site.fate(&order[..1], Fate::FallsSilent);
+    for _ in 0..40 {
+        site.round();
+    }
+    let installing = Some(&rollout::Stage::Installing);
+    assert_eq!((site.state.counts.issued, site.state.phase.stage()), (1, installing));
+}
+
+#[test]
+fn a_bound_that_silence_has_used_up_halts_though_the_share_could_still_be_reached() {
+    let mut site = started(|draft| {
+        draft.waves.drain(..2);
+        (draft.bound, draft.success_min, draft.back.by_itself) = (2, percent(50), false);
+    });
+    let order = site.in_order();
+    site.fate(&order[..2], Fate::FallsSilent);
+    site.settle();
+    let why = Why::Failures { failed: 0, silent: 2, of: 2 };
+    assert_eq!(site.state.phase, Phase::Halted { why });
+    assert_eq!(site.permits.len(), 2, "nobody else could ever have got leave");
+}
+
+#[test]
+fn a_quorum_that_cannot_be_reached_any_more_halts() {
+    let mut site = started(|draft| {
+        (draft.success_min, draft.quorum) = (percent(10), percent(90));
+        draft.back.by_itself = false;
+    });
+    let order = site.in_order();
+    site.fate(&order[..1], Fate::Fails);
+    site.settle();
+    let why = Why::Failures { failed: 1, silent: 0, of: 1 };
+    assert_eq!(site.state.phase, Phase::Halted { why });
+}
+
+#[test]
 fn a_device_that_goes_back_by_itself_after_its_proof_counts_as_failed() {
     let mut site = started(|_| {});
     let canary = site.in_order()[0].clone();
