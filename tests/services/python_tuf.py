@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """python-tuf, unmodified, beside our TUF: it reads what we publish, we read what it publishes, and both refuse the same.
 
-    python_tuf.py BENCH WORK        BENCH: plimsoll-bench; WORK: an empty directory
+    python_tuf.py BENCH WORK        BENCH: plimsoll-bench, with plimsoll beside it; WORK: an empty directory
 
 Each promise prints one line `held` or `BROKEN`, as the other foreign clients do; the exit code counts the broken ones.
 """
@@ -32,6 +32,7 @@ from tuf.api.serialization.json import JSONSerializer
 from tuf.ngclient import FetcherInterface, Updater
 
 BENCH, WORK = Path(sys.argv[1]), Path(sys.argv[2])
+PLIMSOLL = BENCH.parent / "plimsoll"
 NOW = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
 DAY = datetime.timedelta(days=1)
 TARGET = "pump-app/1.2.0/pump-box.bin"
@@ -118,6 +119,57 @@ def python_tuf_counts_our_signatures() -> None:
         assert result.verified and len(result.signed) == signatures, (name, result)
         # What it would write of what it read is what we signed.
         assert file.signed.to_dict() == json.loads((metadata / name).read_text())["signed"], name
+
+
+def python_tuf_reads_what_a_vendor_publishes() -> None:
+    """`plimsoll release` from the first key to a second root. The client goes on from state to state."""
+    acme, cache = fresh("vendor") / "acme", fresh("vendor-cache")
+    repo = acme / "repository"
+
+    def release(command: str, *more: object) -> str:
+        done = subprocess.run(
+            [PLIMSOLL, "release", command, "--vendor", acme, *map(str, more)], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def publish(version: str, image: bytes) -> None:
+        file = acme.parent / "image"
+        file.write_bytes(image)
+        words = ["--product", "pump-app", "--release", version, "--hardware", "pump-box", "--security-version", 3]
+        release("publish", *words, *(["--must-pass", "1.1.0"] if version == "1.2.0" else []), file)
+
+    release("init")
+    root = (repo / "metadata/1.root.json").read_bytes()
+    theirs(repo, root, cache)
+    publish("1.1.0", b"the image of pump-app 1.1.0")
+    assert theirs(repo, root, cache).get_targetinfo(TARGET) is None, "not published yet"
+    publish("1.2.0", b"the image of pump-app 1.2.0")
+    release("refresh", "--targets", "--root")
+    listed = json.loads(release("list", "--json"))
+    # Who reads needs none of the keys.
+    shutil.rmtree(acme / "keys")
+    updater = theirs(repo, root, cache)
+    versions = [updater._trusted_set[role].version for role in ROLES]
+    assert versions == [2, 4, 4, 4] == [entry["version"] for entry in listed["metadata"]], versions
+    for entry in listed["releases"]:
+        info = updater.get_targetinfo(entry["path"])
+        assert info is not None and info.hashes == {"sha256": entry["sha256"]}, entry
+        image = Path(updater.download_target(info)).read_bytes()
+        assert image == b"the image of pump-app " + entry["release"].encode(), image
+    assert [entry["release"] for entry in listed["releases"]] == ["1.1.0", "1.2.0"], listed
+    info = updater.get_targetinfo(TARGET)
+    assert info.custom == {
+        "plimsoll": {
+            "v": 1,
+            "product": "pump-app",
+            "version": "1.2.0",
+            "security_version": 3,
+            "hardware": ["pump-box"],
+            "must_pass": ["1.1.0"],
+        }
+    }, info.custom
+    assert ours(repo, repo / "metadata/1.root.json").returncode == 0
 
 
 def python_tuf_reads_our_directors_word() -> None:
@@ -398,6 +450,7 @@ def we_take_a_directors_word_for_its_device_only() -> None:
 PROMISES = [
     ("python-tuf reads, verifies and downloads what we publish", python_tuf_reads_our_image_repository),
     ("python-tuf counts the signatures that we made, Ed25519 and ECDSA", python_tuf_counts_our_signatures),
+    ("python-tuf reads what `plimsoll release` publishes, without its keys", python_tuf_reads_what_a_vendor_publishes),
     ("python-tuf reads the Director's word for one device", python_tuf_reads_our_directors_word),
     ("we take it for that device only", we_take_a_directors_word_for_its_device_only),
     ("what is changed on the way is refused by both", python_tuf_refuses_what_was_changed),

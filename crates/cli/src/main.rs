@@ -5,6 +5,7 @@ mod evidence;
 mod log;
 mod maker;
 mod operator;
+mod release;
 mod site;
 mod station;
 mod table;
@@ -12,6 +13,7 @@ mod up;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use model::Timestamp;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use table::Format;
@@ -83,6 +85,9 @@ enum Command {
     /// Prove, offline, what the evidence log says.
     #[command(subcommand)]
     Evidence(evidence::Evidence),
+    /// The vendor's side of an update: keys, and an image repository that operators read.
+    #[command(subcommand)]
+    Release(release::Release),
     /// The demo's manufacturer.
     #[command(subcommand)]
     Maker(Maker),
@@ -163,6 +168,10 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<()> {
+    if let Command::Release(release) = command {
+        let now = Timestamp(i64::try_from(station::now().as_secs())? * 1_000_000);
+        return release.run(now);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
@@ -189,6 +198,7 @@ fn run(command: Command) -> Result<()> {
                 operator::change_standing(&data.dir, &device, "release").await
             }
             Command::Evidence(_) => unreachable!("`main` ends with it: it needs no runtime"),
+            Command::Release(_) => unreachable!("it was run above: it needs no runtime"),
             Command::Maker(Maker::Sign { csr, out, data }) => {
                 let serial = maker::sign(&disk::RealDisk, &data.dir, &csr, &out, station::now())?;
                 println!("{serial} has its birth certificate: {}", out.display());

@@ -25,7 +25,8 @@ pub fn print(answer: &Answer, format: Format, out: &mut impl Write) -> Result<()
     }
 }
 
-fn table(answer: &Answer, out: &mut impl Write) -> Result<()> {
+/// Rows under their names.
+pub fn grid(answer: &Answer) -> Table {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_style(TableComponent::HeaderLines, '─');
     table.set_header(answer.columns.iter().map(|column| &column.name));
@@ -37,7 +38,11 @@ fn table(answer: &Answer, out: &mut impl Write) -> Result<()> {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    writeln!(out, "{table}")?;
+    table
+}
+
+fn table(answer: &Answer, out: &mut impl Write) -> Result<()> {
+    writeln!(out, "{}", grid(answer))?;
     let rows = answer.rows.len();
     let s = if rows == 1 { "" } else { "s" };
     let more =
