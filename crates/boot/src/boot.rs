@@ -2,7 +2,7 @@
 
 use crate::flash::{Flash, Geometry};
 use crate::journal::{Journal, Unreadable, VERSION};
-use crate::slots::Slots;
+use crate::slots::{Slots, Spare};
 use crate::state::{Choice, Decision, Image, Order, Reason, Refused, Report};
 use crate::state::{SecurityVersion, Slot, State, Stuck};
 use core::fmt;
@@ -16,17 +16,6 @@ pub struct Boot<F> {
     journal: Journal<F>,
     state: State,
     sure: bool,
-}
-
-/// Leave to write to the spare slot: the journal says, durably, that nothing in it starts. Armed, or given up by dropping
-/// it: a later `begin` gives another one and need not write for it.
-#[derive(Debug)]
-pub struct Spare(Slot);
-
-impl Spare {
-    pub fn slot(&self) -> Slot {
-        self.0
-    }
 }
 
 /// Ends a trial that hangs: the load that follows takes the image back.

@@ -41,9 +41,9 @@ pub mod journal;
 mod slots;
 pub mod state;
 
-pub use boot::{Boot, Error, Spare, Watchdog};
+pub use boot::{Boot, Error, Watchdog};
 pub use flash::{Flash, Geometry};
-pub use slots::{FlashSlots, Slots, measure};
+pub use slots::{FlashSlots, Slots, Spare, measure};
 pub use state::{
     Choice, Content, Digest, Ended, Ending, Image, Order, Phase, Reason, Refused, Report,
     SecurityVersion, Slot, State, Stuck,

@@ -1,9 +1,19 @@
 //! The two places where images lie.
 
-use crate::boot::Spare;
 use crate::flash::{Flash, Geometry};
 use crate::state::{Digest, Slot};
 use sha2::{Digest as _, Sha256};
+
+/// Leave to write to the spare slot: the journal says, durably, that nothing in it starts. Armed, or given up by dropping
+/// it: a later `begin` gives another one and need not write for it.
+#[derive(Debug)]
+pub struct Spare(pub(crate) Slot);
+
+impl Spare {
+    pub fn slot(&self) -> Slot {
+        self.0
+    }
+}
 
 /// Reads what lies in the slots. Flash, files: the loader does not mind.
 pub trait Slots {

@@ -31,9 +31,9 @@ mod state;
 mod step;
 mod text;
 
-pub use order::{Opened, Position, open};
+pub use order::{Opened, Position, Share, open};
 pub use permit::{Known, Permit, Report};
-pub use plan::{Back, Draft, Limit, Plan, PlanError, Share, Signal, Wave};
+pub use plan::{Back, Draft, Limit, Plan, PlanError, Signal, Wave};
 pub use saved::{SAVED_BYTES_MAX, Saved, SavedError};
 pub use state::{Counts, EDGES, Named, Phase, Stage, State, Why};
 pub use step::{

@@ -7,12 +7,49 @@
 //! The order is another one in each rollout, so no device is the canary for ever. A wave is an exact count in this order and
 //! not a share of the hash's range: of 30 devices a share of 10 % by range is nobody at all in 4 % of all rollouts.
 
-use crate::plan::Share;
 use model::{DeviceId, RolloutId};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use std::fmt;
+
+/// A share of a cohort, in millionths: more than none, at most all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Share(u32);
+
+impl Share {
+    pub const ALL: Self = Self(1_000_000);
+
+    pub fn per_million(parts: u32) -> Option<Self> {
+        (1..=1_000_000).contains(&parts).then_some(Self(parts))
+    }
+
+    pub fn percent(percent: u32) -> Option<Self> {
+        Self::per_million(percent.checked_mul(10_000)?)
+    }
+
+    /// Rounded up: a share of somebody is somebody.
+    pub fn of(self, size: u64) -> u64 {
+        let exact = (u128::from(size) * u128::from(self.0)).div_ceil(1_000_000);
+        u64::try_from(exact).expect("a share is at most the whole")
+    }
+}
+
+impl From<Share> for u32 {
+    fn from(share: Share) -> Self {
+        share.0
+    }
+}
+
+impl TryFrom<u32> for Share {
+    type Error = String;
+
+    fn try_from(parts: u32) -> Result<Self, String> {
+        Self::per_million(parts)
+            .ok_or_else(|| format!("expected a share of 1 to 1000000 millionths, found {parts}"))
+    }
+}
 
 /// Where a device stands in a rollout's order. Two devices at one position are not to be expected within 2^60 devices.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

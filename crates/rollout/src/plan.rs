@@ -1,49 +1,11 @@
 //! What a rollout shall do, said beforehand. A plan is never changed: who has another mind makes another rollout.
 
-use crate::order;
+use crate::order::{self, Share};
 use crate::text;
 use model::{Digest, ProductId, RolloutId, Version};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ops::Deref;
-
-/// A share of a cohort, in millionths: more than none, at most all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "u32", into = "u32")]
-pub struct Share(u32);
-
-impl Share {
-    pub const ALL: Self = Self(1_000_000);
-
-    pub fn per_million(parts: u32) -> Option<Self> {
-        (1..=1_000_000).contains(&parts).then_some(Self(parts))
-    }
-
-    pub fn percent(percent: u32) -> Option<Self> {
-        Self::per_million(percent.checked_mul(10_000)?)
-    }
-
-    /// Rounded up: a share of somebody is somebody.
-    pub fn of(self, size: u64) -> u64 {
-        let exact = (u128::from(size) * u128::from(self.0)).div_ceil(1_000_000);
-        u64::try_from(exact).expect("a share is at most the whole")
-    }
-}
-
-impl From<Share> for u32 {
-    fn from(share: Share) -> Self {
-        share.0
-    }
-}
-
-impl TryFrom<u32> for Share {
-    type Error = String;
-
-    fn try_from(parts: u32) -> Result<Self, String> {
-        Self::per_million(parts)
-            .ok_or_else(|| format!("expected a share of 1 to 1000000 millionths, found {parts}"))
-    }
-}
 
 /// One step outwards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
