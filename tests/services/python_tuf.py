@@ -36,6 +36,16 @@ PLIMSOLL = BENCH.parent / "plimsoll"
 NOW = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
 DAY = datetime.timedelta(days=1)
 TARGET = "pump-app/1.2.0/pump-box.bin"
+CUSTOM = {
+    "plimsoll": {
+        "v": 1,
+        "product": "pump-app",
+        "version": "1.2.0",
+        "security_version": 3,
+        "hardware": ["pump-box"],
+        "must_pass": ["1.1.0"],
+    }
+}
 ROLES = ["root", "timestamp", "snapshot", "targets"]
 
 
@@ -93,16 +103,7 @@ def python_tuf_reads_our_image_repository() -> None:
     assert info is not None
     image = Path(updater.download_target(info)).read_bytes()
     assert image == b"the image of pump-app 1.2.0", image
-    assert info.custom == {
-        "plimsoll": {
-            "v": 1,
-            "product": "pump-app",
-            "version": "1.2.0",
-            "security_version": 3,
-            "hardware": ["pump-box"],
-            "must_pass": ["1.1.0"],
-        }
-    }, info.custom
+    assert info.custom == CUSTOM, info.custom
 
 
 def python_tuf_counts_our_signatures() -> None:
@@ -159,16 +160,7 @@ def python_tuf_reads_what_a_vendor_publishes() -> None:
         assert image == b"the image of pump-app " + entry["release"].encode(), image
     assert [entry["release"] for entry in listed["releases"]] == ["1.1.0", "1.2.0"], listed
     info = updater.get_targetinfo(TARGET)
-    assert info.custom == {
-        "plimsoll": {
-            "v": 1,
-            "product": "pump-app",
-            "version": "1.2.0",
-            "security_version": 3,
-            "hardware": ["pump-box"],
-            "must_pass": ["1.1.0"],
-        }
-    }, info.custom
+    assert info.custom == CUSTOM, info.custom
     assert ours(repo, repo / "metadata/1.root.json").returncode == 0
 
 

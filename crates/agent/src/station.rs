@@ -18,7 +18,7 @@ use keys::est::{Est, Server};
 use keys::identity::{self, Identity, IdentityError, Settings};
 use keys::tls::Alpn;
 use model::envelope::Algorithm;
-use model::{KeyId, Prior};
+use model::{KeyId, Prior, told};
 use rustls::ClientConfig;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -216,10 +216,10 @@ async fn enrolled(disk: &SharedDisk, config: &Config, est: &impl Est) -> Result<
                     Some(pause) => pause.max(wait),
                     None if is_the_servers(&error) => REFUSED_WAIT,
                     // What is wrong with our own files a wait does not mend.
-                    None => return Err(anyhow!(chain(&error))),
+                    None => return Err(anyhow!(told(&error))),
                 };
                 tracing::warn!(
-                    error = chain(&error),
+                    error = told(&error),
                     pause_ms = pause.as_millis() as u64,
                     "not enrolled yet: waits for the site's EST server"
                 );
@@ -234,17 +234,6 @@ async fn enrolled(disk: &SharedDisk, config: &Config, est: &impl Est) -> Result<
 fn is_the_servers(error: &IdentityError) -> bool {
     use IdentityError::{Est, NotOurs, OtherRole, Unfit};
     matches!(error, Est(_) | NotOurs | Unfit(_) | OtherRole { .. })
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &IdentityError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Begins the next epoch of the sealing key. A key whose counter cannot be read is retired: guessing could repeat a
@@ -289,7 +278,7 @@ async fn next_key(
 ) -> Result<Counters> {
     if seal_key(identity) == old {
         let rotated = identity.rotate_seal_key(est, config.seal_algorithm).await;
-        rotated.map_err(|error| anyhow!(chain(&error)))?;
+        rotated.map_err(|error| anyhow!(told(&error)))?;
     }
     let (disk, dir, new) = (disk.as_ref(), &config.dir, seal_key(identity));
     Counters::create(disk, dir, new)?;
@@ -470,7 +459,7 @@ impl Station {
                 Err(error) => tracing::error!(%error, "the renewed certificate cannot be used"),
             },
             Err(error) => {
-                tracing::warn!(error = chain(&error), "the TLS certificate was not renewed yet")
+                tracing::warn!(error = told(&error), "the TLS certificate was not renewed yet")
             }
         }
     }

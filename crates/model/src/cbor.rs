@@ -1,6 +1,7 @@
 //! Small things that every CBOR parser of ours shares.
 
 use core::fmt;
+use minicbor::data::Type;
 use minicbor::decode::Decoder;
 
 /// Why bytes are not the message that they should be. Each reason is a label of a counter, so there are few of them.
@@ -89,6 +90,19 @@ pub fn array_up_to(
         Some(found) if found <= max as u64 => Ok(found as usize),
         Some(_) => Err(Malformed::new(Reason::Oversize, expected)),
         None => Err(Malformed::new(Reason::BrokenCbor, expected)),
+    }
+}
+
+/// What `read` reads, or null.
+pub fn nullable<'b, T>(
+    d: &mut Decoder<'b>,
+    read: impl FnOnce(&mut Decoder<'b>) -> Result<T, Malformed>,
+) -> Result<Option<T>, Malformed> {
+    if expect(d.datatype(), "a value or null")? == Type::Null {
+        expect(d.null(), "null")?;
+        Ok(None)
+    } else {
+        read(d).map(Some)
     }
 }
 

@@ -15,11 +15,10 @@
 //! and an `external_aad` of its own, so that none can be shown as another (INV-PURP-1). Version 1 of every kind is
 //! drawn in `docs/formats/`, with golden bytes.
 
-use crate::cbor::{Malformed, Reason, array_of, array_up_to, at_end, expect};
+use crate::cbor::{Malformed, Reason, array_of, array_up_to, at_end, expect, nullable};
 use crate::id::{KeyId, Nonce};
 use crate::reading::Timestamp;
 use alloc::vec::Vec;
-use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
 
 /// The whole message, as it may stand in one MQTT PUBLISH: a payload of 32 KiB and its header.
@@ -268,18 +267,6 @@ fn counter(d: &mut Decoder<'_>) -> Result<Counter, Malformed> {
         epoch: expect(d.u32(), "an epoch (32 bits)")?,
         sequence: expect(d.u64(), "a sequence (64 bits)")?,
     })
-}
-
-fn nullable<'b, T>(
-    d: &mut Decoder<'b>,
-    read: impl FnOnce(&mut Decoder<'b>) -> Result<T, Malformed>,
-) -> Result<Option<T>, Malformed> {
-    if expect(d.datatype(), "a value or null")? == Type::Null {
-        expect(d.null(), "null")?;
-        Ok(None)
-    } else {
-        read(d).map(Some)
-    }
 }
 
 /// Why a device dropped messages of its own.

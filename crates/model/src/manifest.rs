@@ -11,14 +11,13 @@
 //! It is the payload of an envelope of kind *manifest*, under the key and the counter that seal the device's readings: a
 //! manifest that is shown again is known by its counter. `docs/formats/manifest.md`.
 
-use crate::cbor::{Malformed, Reason, array_of, array_up_to, at_end, expect};
+use crate::cbor::{Malformed, Reason, array_of, array_up_to, at_end, expect, nullable};
 use crate::id::{BadName, DeviceId, Digest, HardwareId, ProductId, RolloutId};
 use crate::release::{SecurityVersion, Version};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::convert::Infallible;
 use core::str::FromStr;
-use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
 
 /// Products that one device can report.
@@ -302,18 +301,6 @@ fn name<T: FromStr<Err = BadName>>(
     expected: &'static str,
 ) -> Result<T, Malformed> {
     expect(d.str(), expected)?.parse().map_err(|_| Malformed::new(Reason::OutOfDomain, expected))
-}
-
-fn nullable<'b, T>(
-    d: &mut Decoder<'b>,
-    read: impl FnOnce(&mut Decoder<'b>) -> Result<T, Malformed>,
-) -> Result<Option<T>, Malformed> {
-    if expect(d.datatype(), "a value or null")? == Type::Null {
-        expect(d.null(), "null")?;
-        Ok(None)
-    } else {
-        read(d).map(Some)
-    }
 }
 
 #[cfg(test)]

@@ -59,7 +59,6 @@ fn kind(error: &dyn std::fmt::Debug) -> String {
 }
 
 fn unhex(text: &str) -> Vec<u8> {
-    let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
-    let byte = |pair: &[char]| u8::from_str_radix(&String::from_iter(pair), 16);
-    digits.chunks(2).map(|pair| byte(pair).expect("golden bytes are hexadecimal")).collect()
+    let digits: String = text.split_whitespace().collect();
+    model::hex::decode(&digits).expect("golden bytes are hexadecimal")
 }

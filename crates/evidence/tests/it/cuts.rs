@@ -53,7 +53,7 @@ fn run(disk: &SimDisk, promised: &mut Promised) -> Result<(), LogError> {
 
 /// What must hold when the next process opens the log.
 fn check(disk: &SimDisk, promised: Promised) -> Result<(), String> {
-    let tell = |e: LogError| crate::told_error(&e);
+    let tell = |e: LogError| model::told(&e);
     let mut log = try_open(disk.shared(), promised.newest()).map_err(tell)?;
     let found = log.reader().checkpoint().head();
     let least = promised.newest().map_or(0, |head| head.size);
@@ -90,7 +90,7 @@ fn check_events(log: &Log, size: u64) -> Result<(), String> {
     }
     // The newest, the oldest, and around the end of the first tile.
     for n in [0, size / 2, 254, 255, 256, size.saturating_sub(1)] {
-        if n < size && log.reader().event(n).map_err(|e| crate::told_error(&e))? != event(n) {
+        if n < size && log.reader().event(n).map_err(|e| model::told(&e))? != event(n) {
             return Err(format!("event {n} has other bytes"));
         }
     }

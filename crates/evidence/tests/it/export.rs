@@ -1,6 +1,6 @@
 //! An export proves its events to who has the key and nothing else, and no byte of it can be changed unseen.
 
-use crate::{ORIGIN, event, grow, key, open, signer, told_error};
+use crate::{ORIGIN, event, grow, key, open, signer};
 use disk::SimDisk;
 use evidence::export::{self, ExportError};
 use evidence::{LogError, NoteKey, Reader};
@@ -74,7 +74,7 @@ fn an_export_with_one_thing_wrong_is_refused_for_that() {
     macro_rules! refused {
         ($changed:expr, $expected:pat $(if $guard:expr)?) => {
             let found = refusal(&$changed);
-            assert!(matches!(found, $expected $(if $guard)?), "{}: {}", told_error(&found), $changed);
+            assert!(matches!(found, $expected $(if $guard)?), "{}: {}", model::told(&found), $changed);
         };
     }
     refused!("", ExportError::NotAnExport { .. });
@@ -121,7 +121,7 @@ fn a_log_of_somebody_elses_is_not_believed() {
     // The same, with the stranger's key written into it.
     let forged = good.replace(&key().to_string(), &stranger.to_string());
     let refused = export::verify(forged.as_bytes(), &stranger).unwrap_err();
-    assert!(matches!(refused, ExportError::Checkpoint(_)), "{}", told_error(&refused));
+    assert!(matches!(refused, ExportError::Checkpoint(_)), "{}", model::told(&refused));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! INV-EVID-1, the log's part: it only grows. What is refused starts from a healthy log and changes one thing.
 
-use crate::{DIR, ORIGIN, copy, event, grow, key, open, signer, told, told_error, try_open};
+use crate::{DIR, ORIGIN, copy, event, grow, key, open, signer, told, try_open};
 use disk::{Disk, RealDisk, SimDisk, SyncMode};
 use evidence::{Appended, Checkpoint, Head, Log, LogError, merkle};
 use std::path::Path;
@@ -124,7 +124,7 @@ fn a_log_of_another_name_or_key_is_refused() {
     let other_key = Log::open(disk.shared(), Path::new(DIR), ORIGIN, signer(4), None);
     for refused in [other_name, other_key] {
         let refused = refused.unwrap_err();
-        assert!(matches!(refused, LogError::Checkpoint { .. }), "{}", told_error(&refused));
+        assert!(matches!(refused, LogError::Checkpoint { .. }), "{}", model::told(&refused));
     }
 }
 

@@ -91,15 +91,3 @@ fn copy_dir(from: &SimDisk, to: &SimDisk, dir: &Path) {
         }
     }
 }
-
-/// What the log's note says about an error and its causes, in one line.
-pub fn told_error(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line
-}

@@ -264,7 +264,7 @@ fn a_cut_at_any_write_releases_no_row_that_the_log_has_not() {
         released
     };
     let check = |disk: &SimDisk, released: u64| {
-        let tell = |e: LogError| crate::told_error(&e);
+        let tell = |e: LogError| model::told(&e);
         let mut log = try_open(disk.shared(), None).map_err(tell)?;
         let covered = log.reader().checkpoint().size();
         if covered < released {
