@@ -4,13 +4,19 @@
 //! says what was expected and found.
 //! Never: does IO; knows how an answer is made.
 
+pub mod base64;
 pub mod bundle;
 pub mod csv;
+pub mod event;
 pub mod fleet;
 pub mod path;
 pub mod problem;
 pub mod query;
+pub mod release;
+pub mod rollout;
+pub mod update;
 
+pub use base64::Base64;
 pub use bundle::{Bundle, BundleDevice, BundleKey, Standing};
 pub use csv::LineEnd;
 pub use fleet::{Changed, Fleet, FleetDevice, FleetKey, Ownership, Purpose, Role};

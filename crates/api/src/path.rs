@@ -14,6 +14,44 @@ pub const GATEWAY_BUNDLE: &str = "/v1/gateway/bundle";
 /// Gateways only.
 pub const GATEWAY_UPLINK: &str = "/v1/gateway/uplink";
 
+/// `POST ?device=ID`, `application/cose`: a device's message of kind manifest, forwarded by the gateway of its zone that it
+/// is connected to. 200 [`crate::update::CheckIn`]. Gateways only.
+pub const GATEWAY_CHECK_IN: &str = "/v1/gateway/checkin";
+
+/// `GET /v1/gateway/images/NAME`: a metadata file of the image repository, as it was read and verified. 404: none such.
+/// Gateways only.
+pub const GATEWAY_IMAGES: &str = "/v1/gateway/images";
+
+/// `GET /v1/gateway/blobs/sha256/HEX`, with `Range`: an image that the trusted metadata name. Gateways only.
+pub const GATEWAY_BLOBS: &str = "/v1/gateway/blobs/sha256";
+
+/// On a gateway, for devices: `POST`, `application/cose`: a message of kind manifest, at most
+/// [`crate::update::CHECK_IN_BYTES_MAX`] bytes. 200 [`crate::update::CheckIn`]. 503 with Retry-After: control is away.
+pub const CHECK_IN: &str = "/v1/checkin";
+
+/// On a gateway, for devices: `GET /v1/images/NAME`: a metadata file of the image repository. 404: none such; 503 with
+/// Retry-After: not here, and control is away.
+pub const IMAGES: &str = "/v1/images";
+
+/// On a gateway, for devices: `GET /v1/blobs/sha256/HEX`, with `Range: bytes=N-`: an image, out of the gateway's cache.
+pub const BLOBS: &str = "/v1/blobs/sha256";
+
+/// `POST` [`crate::rollout::NewRollout`]: 201 [`crate::rollout::Rollout`]. `GET`: [`crate::rollout::Rollouts`].
+/// `GET /v1/rollouts/{id}`: [`crate::rollout::Rollout`]. `POST /v1/rollouts/{id}/{start|pause|resume|halt|revert|abort}`:
+/// 200 [`crate::rollout::Rollout`]; 409: not from where it stands. `GET /v1/rollouts/{id}/devices?after=ID&limit=N`:
+/// [`crate::rollout::RolloutDevices`]. Bearer token.
+pub const ROLLOUTS: &str = "/v1/rollouts";
+
+/// `GET`: [`crate::release::Releases`]. `POST /v1/releases/refresh`: reads the vendor's repository now. Bearer token.
+pub const RELEASES: &str = "/v1/releases";
+
+/// `GET ?after=N&limit=M&subject=S`: [`crate::event::Events`]. Bearer token.
+pub const EVENTS: &str = "/v1/events";
+
+/// `GET /v1/evidence/checkpoint`, `/v1/evidence/tile/…` (C2SP tlog-tiles), `GET /v1/evidence/export?subject=S&from=N&to=M`
+/// (`docs/formats/evidence-export.md`). Bearer token.
+pub const EVIDENCE: &str = "/v1/evidence";
+
 /// `POST` [`crate::Ask`]: 200 [`crate::Answer`]. Bearer token.
 pub const QUERY: &str = "/v1/query";
 

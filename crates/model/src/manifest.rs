@@ -8,8 +8,10 @@
 //! outcome   = [rollout / null, product, digest: bstr 32, end, reason]
 //! ```
 //!
-//! It is the payload of an envelope of kind *manifest*, under the key and the counter that seal the device's readings: a
-//! manifest that is shown again is known by its counter. `docs/formats/manifest.md`.
+//! It is the payload of an envelope of kind *manifest*, under the key that seals the device's readings and with a counter
+//! that is of manifests alone: the epoch is that of the start, the sequence counts manifests from 0. They go to the control
+//! plane by check-in and not over the bus, and readings' counters are to have no gaps. A manifest that is shown again is known
+//! by its counter. `docs/formats/manifest.md`.
 
 use crate::cbor::{Malformed, Reason, array_of, array_up_to, at_end, expect, nullable};
 use crate::id::{BadName, DeviceId, Digest, HardwareId, ProductId, RolloutId};
