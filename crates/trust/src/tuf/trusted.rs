@@ -323,6 +323,15 @@ impl<'a> Current<'a> {
         self.trusted.versions()
     }
 
+    /// When the first of the four ends.
+    pub fn ends(&self) -> Timestamp {
+        let Trusted { root, timestamp, snapshot, .. } = self.trusted;
+        let timestamp = timestamp.as_ref().map(|held| held.body.expires);
+        let snapshot = snapshot.as_ref().map(|held| held.body.expires);
+        let others = [Some(root.body.expires), timestamp, snapshot];
+        others.into_iter().flatten().fold(self.targets.expires, Timestamp::min)
+    }
+
     /// Whether file names carry versions and digests.
     pub fn consistent_snapshot(&self) -> bool {
         self.trusted.root.body.consistent_snapshot
