@@ -28,3 +28,4 @@ pub mod session;
 pub mod sources;
 pub mod station;
 pub mod status;
+pub mod supervisor;
