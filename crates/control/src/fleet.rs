@@ -78,7 +78,7 @@ fn changed_answer(
         device = %changed.device.id, act, standing = changed.device.standing.as_str(),
         generation = changed.generation, "fleet changed"
     );
-    let Changed { generation, device } = changed;
+    let Changed { generation, device, .. } = changed;
     Ok(json_answer(&api::Changed { generation, device: device.shown() }))
 }
 

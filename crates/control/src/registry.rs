@@ -2,30 +2,40 @@
 //!
 //! ```text
 //! schema_version  version                                            a newer one is refused (INV-MIX-1)
-//! site            name, generation, policies_sha256                  one row; generation is the site's change counter
+//! site            name, generation, policies_sha256                  one row; generation is the site's one counter
+//! directory       generation                                         one row: the site's when devices, keys or policies last changed
 //! ownership       serial → device, role, zone, listed_at             who may enrol
 //! devices         id → serial, role, zone, standing, listed_at, enrolled_at, changed_at
 //! keys            spki_sha256 → id, device, purpose, spki, certificate, not_after, created_at, retired_at
+//! events, log                                                        what was done, and how far the evidence log has it: `step`
 //! ```
 //!
-//! Every change is one transaction that also raises the generation, durable (`synchronous=FULL`) before anybody sees
-//! it. Times are microseconds since 1970. A second process that opens the file is refused, for as long as the first one
+//! Every change is one transaction ([`Registry::step`]) with its events, durable (`synchronous=FULL`) before anybody sees
+//! it. One of the directory also raises the generation. Times are microseconds since 1970. A second process that opens the file is refused, for as long as the first one
 //! lives: its directory would not see the other's changes.
+
+mod step;
 
 use crate::directory::{Device, Directory, Key, NotDrawn, moves};
 use api::{Ownership, Purpose, Role, Standing};
 use disk::{Disk, RealDisk};
+use evidence::EventError;
+use evidence::event::Said;
 use model::id::BadName;
 use model::{DeviceId, Digest, KeyId, Timestamp, ZoneId};
+use serde_json::json;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection, Row, Sqlite, SqliteConnection, Transaction};
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use trust::cose::PublicKey;
+
+use step::Numbers;
+pub use step::{Done, Step, Work, said};
 
 /// What this build writes, and the newest that it reads.
 const SCHEMA_VERSION: i64 = 1;
@@ -88,11 +98,31 @@ BEGIN SELECT RAISE(ABORT, 'INV-STATE-1: a retired key stays retired'); END;
 ";
 
 /// What version 1 was given after files of it had been written: laid down at each opening, and no matter to a build that
-/// does not know it.
+/// does not know it. That is why triggers keep the directory's generation: such a build raises the site's alone, and they
+/// follow it.
 const SCHEMA_ADDED: &str = "
 CREATE TRIGGER IF NOT EXISTS a_revoked_device_gets_no_certificate BEFORE INSERT ON keys
 WHEN (SELECT standing FROM devices WHERE id = NEW.device) = 'revoked'
 BEGIN SELECT RAISE(ABORT, 'INV-AUTH-1: a revoked device gets no certificate'); END;
+
+CREATE TABLE IF NOT EXISTS directory (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    generation INTEGER NOT NULL
+) STRICT;
+INSERT INTO directory SELECT 1, generation FROM site WHERE true ON CONFLICT DO NOTHING;
+CREATE TRIGGER IF NOT EXISTS the_directory_grows BEFORE UPDATE ON directory
+WHEN NEW.generation < OLD.generation
+BEGIN SELECT RAISE(ABORT, 'INV-FRESH-1: the directory grows'); END;
+CREATE TRIGGER IF NOT EXISTS a_new_device_changes_the_directory AFTER INSERT ON devices
+BEGIN UPDATE directory SET generation = (SELECT generation FROM site); END;
+CREATE TRIGGER IF NOT EXISTS a_device_changes_the_directory AFTER UPDATE ON devices
+BEGIN UPDATE directory SET generation = (SELECT generation FROM site); END;
+CREATE TRIGGER IF NOT EXISTS a_new_key_changes_the_directory AFTER INSERT ON keys
+BEGIN UPDATE directory SET generation = (SELECT generation FROM site); END;
+CREATE TRIGGER IF NOT EXISTS a_key_changes_the_directory AFTER UPDATE ON keys
+BEGIN UPDATE directory SET generation = (SELECT generation FROM site); END;
+CREATE TRIGGER IF NOT EXISTS policies_change_the_directory AFTER UPDATE OF policies_sha256 ON site
+BEGIN UPDATE directory SET generation = NEW.generation; END;
 ";
 
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +141,10 @@ pub enum RegistryError {
     Read(#[source] sqlx::Error),
     #[error("cannot write the registry")]
     Write(#[source] sqlx::Error),
+    #[error("cannot tell of a change as an event")]
+    Event(#[source] EventError),
+    #[error("the generation would be {found}, expected at most 2^53 - 1")]
+    GenerationTooHigh { found: u64 },
     #[error("a change of the registry was given up before its end")]
     GivenUp,
     #[error("the registry is closed")]
@@ -151,6 +185,8 @@ pub struct Issued {
 pub struct Changed {
     pub generation: u64,
     pub device: Arc<Device>,
+    /// How many events tell of it and of all before: see [`Done::events`].
+    pub events: u64,
 }
 
 /// The registry. Clones are handles to the same one.
@@ -158,8 +194,11 @@ pub struct Changed {
 pub struct Registry(Arc<Inner>);
 
 struct Inner {
+    path: PathBuf,
     /// `None` once it was closed.
     writer: Mutex<Option<SqliteConnection>>,
+    /// The new numbers are seen before the new directory is.
+    numbers: watch::Sender<Numbers>,
     directory: watch::Sender<Arc<Directory>>,
     /// After a write failed and the file could not be read back either, nothing is known and nothing more is answered.
     failed: watch::Sender<bool>,
@@ -175,7 +214,7 @@ impl std::fmt::Debug for Registry {
 enum Plan {
     /// It is so already.
     Keep(Arc<Device>),
-    Write(Box<Device>, Option<Box<Issued>>),
+    Write(Box<Device>, Said),
 }
 
 impl Registry {
@@ -186,25 +225,17 @@ impl Registry {
         let directory = |source| RegistryError::Directory { path: path.to_owned(), source };
         RealDisk.create_dir_all(dir).map_err(directory)?;
         let open = |source| RegistryError::Open { path: path.to_owned(), source };
-        let mut writer = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .locking_mode(SqliteLockingMode::Exclusive)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(2))
-            .connect()
-            .await
-            .map_err(open)?;
+        let mut writer = connect(path).await.map_err(open)?;
         make_schema(&mut writer, path).await?;
         RealDisk
             .sync_dir(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })
             .map_err(directory)?;
         take_site(&mut writer, path, site, policies).await?;
-        let now = load(&mut writer).await?;
+        let (now, numbers) = load(&mut writer).await?;
         Ok(Self(Arc::new(Inner {
+            path: path.to_owned(),
             writer: Mutex::new(Some(writer)),
+            numbers: watch::Sender::new(numbers),
             directory: watch::Sender::new(Arc::new(now)),
             failed: watch::Sender::new(false),
         })))
@@ -218,6 +249,16 @@ impl Registry {
     /// Changes with every change.
     pub fn watch(&self) -> watch::Receiver<Arc<Directory>> {
         self.0.directory.subscribe()
+    }
+
+    /// The site's generation: at least the directory's.
+    pub fn generation(&self) -> u64 {
+        self.0.numbers.borrow().generation
+    }
+
+    /// How many events there are. All that the directory shows is told by them.
+    pub fn events(&self) -> u64 {
+        self.0.numbers.borrow().events
     }
 
     /// Becomes true when the file can neither be written nor read: the process stops.
@@ -246,6 +287,9 @@ impl Registry {
         let Ownership { serial, role, .. } = entry.clone();
         self.change(move |directory| {
             let Some(known) = directory.device(&id) else {
+                let detail =
+                    json!({ "serial": serial, "role": role.as_str(), "zone": zone.as_str() });
+                let said = of_device(now, "operator", "device.list", &id, detail);
                 let next = Device {
                     id,
                     serial,
@@ -257,7 +301,7 @@ impl Registry {
                     changed_at: now,
                     keys: Vec::new(),
                 };
-                return Ok(Plan::Write(Box::new(next), None));
+                return Ok(Plan::Write(Box::new(next), said));
             };
             if known.serial != serial {
                 let found = known.serial.clone();
@@ -270,7 +314,7 @@ impl Registry {
             }
             Ok(Plan::Keep(known.clone()))
         })
-        .await?
+        .await
     }
 
     /// Moves a device's standing along a drawn edge (INV-STATE-1). To be there already changes nothing.
@@ -291,12 +335,19 @@ impl Registry {
             if !moves(known.standing, to)? {
                 return Ok(Plan::Keep(known.clone()));
             }
+            let action = match to {
+                Standing::Revoked => "device.revoke",
+                Standing::Quarantined => "device.quarantine",
+                Standing::Enrolled | Standing::Listed => "device.release",
+            };
+            let detail = json!({ "from": known.standing.as_str() });
             let mut next = Device::clone(known);
             next.standing = to;
             next.changed_at = now;
-            Ok(Plan::Write(Box::new(next), None))
+            let said = of_device(now, "operator", action, &next.id, detail);
+            Ok(Plan::Write(Box::new(next), said))
         })
-        .await?
+        .await
     }
 
     /// Decides on a certificate against the directory as it is, and stores it with its key before it is given out. No
@@ -306,62 +357,145 @@ impl Registry {
         now: Timestamp,
         decide: impl FnOnce(&Directory) -> Result<Issued, E> + Send + 'static,
     ) -> Result<Result<(Changed, Issued), E>, RegistryError> {
-        let applied = self
-            .apply(move |directory| {
-                let issued = decide(directory)?;
+        let done = self.step(move |step| {
+            Box::pin(async move {
+                let issued = decide(step.directory()).map_err(Refused::Plan)?;
+                let directory = step.directory();
                 let known = directory.device(&issued.device).expect("who is not listed is refused");
                 let next = known.with_key(issued.key.clone(), now);
-                Ok(Plan::Write(Box::new(next), Some(Box::new(issued))))
+                let is_new = !known.keys.iter().any(|k| k.spki_sha256 == issued.key.spki_sha256);
+                let detail = json!({
+                    "purpose": issued.key.purpose.as_str(), "key": issued.key.shown_id(), "new_key": is_new,
+                    "not_after_ms": issued.key.not_after.as_us().div_euclid(1000),
+                });
+                let actor = format!("{}/{}", next.role.as_str(), next.id);
+                step.say(of_device(now, actor, "device.enrol", &next.id, detail)).await?;
+                let changed = step.put(next, Some(&issued)).await?;
+                Ok((changed, issued))
             })
-            .await?;
-        Ok(applied.map(|(changed, issued)| (changed, *issued.expect("the plan has one"))))
+        });
+        match done.await {
+            Ok(done) => Ok(Ok(done.value)),
+            Err(Refused::Plan(refused)) => Ok(Err(refused)),
+            Err(Refused::Registry(error)) => Err(error),
+        }
     }
 
-    async fn change<E: Send + 'static>(
+    async fn change(
         &self,
-        plan: impl FnOnce(&Directory) -> Result<Plan, E> + Send + 'static,
-    ) -> Result<Result<Changed, E>, RegistryError> {
-        Ok(self.apply(plan).await?.map(|(changed, _)| changed))
+        plan: impl FnOnce(&Directory) -> Result<Plan, ChangeError> + Send + 'static,
+    ) -> Result<Changed, ChangeError> {
+        let done = self.step(move |step| {
+            Box::pin(async move {
+                match plan(step.directory())? {
+                    Plan::Keep(device) => {
+                        let generation = step.directory().generation();
+                        Ok(Changed { generation, device, events: step.numbers.events })
+                    }
+                    Plan::Write(next, said) => {
+                        step.say(said).await?;
+                        Ok(step.put(*next, None).await?)
+                    }
+                }
+            })
+        });
+        done.await.map(|done| done.value)
     }
 
-    /// Runs a change to its end in a task of its own: a caller that goes away between the commit and the new directory
-    /// would leave the two apart.
-    async fn apply<E: Send + 'static>(
+    /// Runs one transaction to its end: all that the closure writes is durable when this returns, or nothing of it is, also
+    /// if the closure returns an error. No other change comes in between. It has a task of its own: a caller that goes away
+    /// between the commit and the new directory would leave the two apart.
+    ///
+    /// ```ignore
+    /// let done = registry.step(move |step| Box::pin(async move {
+    ///     let known = sqlx::query("…").fetch_one(step.tx()).await.map_err(RegistryError::Read)?;
+    ///     let generation = step.raise_generation().await?;
+    ///     sqlx::query("…").execute(step.tx()).await.map_err(RegistryError::Write)?;
+    ///     step.say(said(now, "operator", "rollout.halt", format!("rollout/{id}"), json!({}))).await?;
+    ///     Ok::<_, MyError>(generation)
+    /// })).await?;
+    /// ```
+    ///
+    /// The closure asks nobody outside of the registry: every other change waits for it.
+    pub async fn step<T, E>(
         &self,
-        plan: impl FnOnce(&Directory) -> Result<Plan, E> + Send + 'static,
-    ) -> Result<Result<(Changed, Option<Box<Issued>>), E>, RegistryError> {
+        work: impl for<'a> FnOnce(&'a mut Step<'_>) -> Work<'a, T, E> + Send + 'static,
+    ) -> Result<Done<T>, E>
+    where
+        T: Send + 'static,
+        E: From<RegistryError> + Send + 'static,
+    {
         let registry = self.clone();
         let task = tokio::spawn(async move {
             let mut writer = registry.0.writer.lock().await;
-            let writer = writer.as_mut().ok_or(RegistryError::Closed)?;
-            let now = registry.directory();
-            let (next, issued) = match plan(&now) {
-                Err(refused) => return Ok(Err(refused)),
-                Ok(Plan::Keep(device)) => {
-                    return Ok(Ok((Changed { generation: now.generation(), device }, None)));
+            let connection = writer.as_mut().ok_or(RegistryError::Closed)?;
+            match registry.transact(connection, work).await {
+                Ok(done) => Ok(done),
+                Err(Ended::RolledBack(refused)) => Err(refused),
+                Err(Ended::Unknown(source)) => {
+                    registry.open_again(&mut writer).await?;
+                    Err(RegistryError::Write(source).into())
                 }
-                Ok(Plan::Write(next, issued)) => (next, issued),
-            };
-            let id = next.id.clone();
-            let directory = match write(writer, &now, &next, issued.as_deref()).await {
-                Ok(generation) => now.with(generation, *next),
-                Err(source) => {
-                    registry.read_again(writer).await?;
-                    return Err(RegistryError::Write(source));
-                }
-            };
-            let device = directory.device(&id).expect("it was put there").clone();
-            let changed = Changed { generation: directory.generation(), device };
-            registry.0.directory.send_replace(Arc::new(directory));
-            Ok(Ok((changed, issued)))
+            }
         });
-        task.await.unwrap_or(Err(RegistryError::GivenUp))
+        task.await.unwrap_or_else(|_| Err(RegistryError::GivenUp.into()))
     }
 
-    /// After a failed write the file says what holds; if it cannot, nothing does, and the process has to stop.
-    async fn read_again(&self, writer: &mut SqliteConnection) -> Result<(), RegistryError> {
-        match load(writer).await {
-            Ok(directory) => {
+    async fn transact<T, E>(
+        &self,
+        connection: &mut SqliteConnection,
+        work: impl for<'a> FnOnce(&'a mut Step<'_>) -> Work<'a, T, E>,
+    ) -> Result<Done<T>, Ended<E>> {
+        let tx = connection.begin_with("BEGIN IMMEDIATE").await.map_err(Ended::Unknown)?;
+        let (before, numbers) = (self.directory(), *self.0.numbers.borrow());
+        let mut step = Step::new(tx, before.clone(), numbers);
+        let worked = work(&mut step).await;
+        let (tx, directory, numbers) = step.into_parts();
+        let value = match worked {
+            Ok(value) => value,
+            Err(refused) => {
+                tx.rollback().await.map_err(Ended::Unknown)?;
+                return Err(Ended::RolledBack(refused));
+            }
+        };
+        tx.commit().await.map_err(Ended::Unknown)?;
+        self.0.numbers.send_if_modified(|known| std::mem::replace(known, numbers) != numbers);
+        if !Arc::ptr_eq(&before, &directory) {
+            self.0.directory.send_replace(directory);
+        }
+        Ok(Done { value, events: numbers.events })
+    }
+
+    /// Reads, between two changes. What the closure writes is not kept.
+    pub async fn read<T, E: From<RegistryError>>(
+        &self,
+        work: impl for<'a> FnOnce(&'a mut SqliteConnection) -> Work<'a, T, E>,
+    ) -> Result<T, E> {
+        let mut writer = self.0.writer.lock().await;
+        let connection = writer.as_mut().ok_or(RegistryError::Closed)?;
+        let mut tx = connection.begin().await.map_err(RegistryError::Read)?;
+        let found = work(&mut tx).await;
+        tx.rollback().await.map_err(RegistryError::Read)?;
+        found
+    }
+
+    /// After a transaction that did not end as it should, a new connection finds out what holds. If it cannot, nothing
+    /// does, and the process has to stop.
+    async fn open_again(&self, writer: &mut Option<SqliteConnection>) -> Result<(), RegistryError> {
+        if let Some(old) = writer.take() {
+            // The lock on the file goes with it, in good order or not.
+            let _ = old.close().await;
+        }
+        let open = |source| RegistryError::Open { path: self.0.path.clone(), source };
+        let found = async {
+            let mut connection = connect(&self.0.path).await.map_err(open)?;
+            let (directory, numbers) = load(&mut connection).await?;
+            Ok((connection, directory, numbers))
+        };
+        match found.await {
+            Ok((connection, directory, numbers)) => {
+                *writer = Some(connection);
+                self.0.numbers.send_replace(numbers);
                 self.0.directory.send_replace(Arc::new(directory));
                 Ok(())
             }
@@ -373,6 +507,35 @@ impl Registry {
     }
 }
 
+/// How a transaction ended that was not committed.
+enum Ended<E> {
+    RolledBack(E),
+    /// What the file holds is not known now.
+    Unknown(sqlx::Error),
+}
+
+/// Why a step of this module ended early.
+enum Refused<E> {
+    Plan(E),
+    Registry(RegistryError),
+}
+
+impl<E> From<RegistryError> for Refused<E> {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(error)
+    }
+}
+
+fn of_device(
+    now: Timestamp,
+    actor: impl std::fmt::Display,
+    action: &str,
+    id: &DeviceId,
+    detail: serde_json::Value,
+) -> Said {
+    said(now, actor, action, format!("device/{id}"), detail)
+}
+
 impl RegistryError {
     /// The id of the invariant that only the schema's second look held.
     pub fn broken_invariant(&self) -> Option<&'static str> {
@@ -381,7 +544,7 @@ impl RegistryError {
         if database.is_unique_violation() || database.message().contains("INV-PURP-1") {
             return Some("INV-PURP-1");
         }
-        let ids = ["INV-AUTH-1", "INV-FRESH-1", "INV-STATE-1"];
+        let ids = ["INV-AUTH-1", "INV-EVID-1", "INV-FRESH-1", "INV-STATE-1"];
         ids.into_iter().find(|id| database.message().contains(id))
     }
 }
@@ -396,6 +559,19 @@ fn fits_certificate(id: &DeviceId) -> bool {
             && !label.ends_with('-')
     };
     id.as_str().split('.').all(label)
+}
+
+async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .locking_mode(SqliteLockingMode::Exclusive)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(2))
+        .connect()
+        .await
 }
 
 async fn make_schema(writer: &mut SqliteConnection, path: &Path) -> Result<(), RegistryError> {
@@ -416,7 +592,9 @@ async fn make_schema(writer: &mut SqliteConnection, path: &Path) -> Result<(), R
     if found != SCHEMA_VERSION {
         return Err(RegistryError::OtherSchema { path: path.to_owned(), found });
     }
-    sqlx::raw_sql(SCHEMA_ADDED).execute(&mut *tx).await.map_err(open)?;
+    for added in [SCHEMA_ADDED, step::SCHEMA] {
+        sqlx::raw_sql(added).execute(&mut *tx).await.map_err(open)?;
+    }
     tx.commit().await.map_err(open)
 }
 
@@ -448,47 +626,23 @@ async fn take_site(
     .execute(&mut *tx)
     .await
     .map_err(open)?;
+    sqlx::query(
+        "INSERT INTO directory SELECT 1, generation FROM site WHERE true ON CONFLICT DO NOTHING",
+    )
+    .execute(&mut *tx)
+    .await
+    .map_err(open)?;
     tx.commit().await.map_err(open)
 }
 
-/// Writes one device as it is to be. Returns the new generation once all of it is durable.
-async fn write(
-    writer: &mut SqliteConnection,
-    now: &Directory,
-    next: &Device,
-    issued: Option<&Issued>,
-) -> Result<u64, sqlx::Error> {
-    let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-    let generation: i64 =
-        sqlx::query_scalar("UPDATE site SET generation = generation + 1 RETURNING generation")
-            .fetch_one(&mut *tx)
-            .await?;
-    write_device(&mut tx, next).await?;
-    let before = now.device(&next.id);
-    for key in &next.keys {
-        let known = before.is_some_and(|before| before.keys.contains(key));
-        let certificate = issued.filter(|issued| issued.key.spki_sha256 == key.spki_sha256);
-        match certificate {
-            Some(issued) => write_key(&mut tx, &next.id, key, &issued.certificate).await?,
-            None if known => {}
-            None => retire_key(&mut tx, key).await?,
-        }
-    }
-    tx.commit().await?;
-    Ok(u64::try_from(generation).expect("it begins at 1 and grows"))
-}
-
-async fn write_device(
-    tx: &mut Transaction<'_, Sqlite>,
-    device: &Device,
-) -> Result<(), sqlx::Error> {
+async fn write_device(tx: &mut SqliteConnection, device: &Device) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT INTO ownership VALUES (?, ?, ?, ?, ?) ON CONFLICT (serial) DO NOTHING")
         .bind(&device.serial)
         .bind(device.id.as_str())
         .bind(device.role.as_str())
         .bind(device.zone.as_str())
         .bind(device.listed_at.as_us())
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await?;
     sqlx::query(
         "INSERT INTO devices VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
@@ -502,14 +656,14 @@ async fn write_device(
     .bind(device.listed_at.as_us())
     .bind(device.enrolled_at.map(Timestamp::as_us))
     .bind(device.changed_at.as_us())
-    .execute(&mut **tx)
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }
 
 /// A new key, or a new certificate for one that this device has for this purpose.
 async fn write_key(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut SqliteConnection,
     device: &DeviceId,
     key: &Key,
     certificate: &[u8],
@@ -527,28 +681,32 @@ async fn write_key(
     .bind(certificate)
     .bind(key.not_after.as_us())
     .bind(key.created_at.as_us())
-    .execute(&mut **tx)
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }
 
-async fn retire_key(tx: &mut Transaction<'_, Sqlite>, key: &Key) -> Result<(), sqlx::Error> {
+async fn retire_key(tx: &mut SqliteConnection, key: &Key) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE keys SET retired_at = ? WHERE spki_sha256 = ?")
         .bind(key.retired_at.map(Timestamp::as_us))
         .bind(key.spki_sha256.to_string())
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await?;
     Ok(())
 }
 
-async fn load(writer: &mut SqliteConnection) -> Result<Directory, RegistryError> {
+async fn load(writer: &mut SqliteConnection) -> Result<(Directory, Numbers), RegistryError> {
     let read = RegistryError::Read;
-    let generation: i64 = sqlx::query_scalar("SELECT generation FROM site")
-        .fetch_one(&mut *writer)
-        .await
-        .map_err(read)?;
-    let generation = u64::try_from(generation)
-        .map_err(|_| RegistryError::Unreadable(format!("generation {generation}")))?;
+    let row = sqlx::query(
+        "SELECT site.generation AS site, directory.generation AS directory,
+                (SELECT coalesce(max(sequence), -1) + 1 FROM events) AS events
+         FROM site, directory",
+    )
+    .fetch_one(&mut *writer)
+    .await
+    .map_err(read)?;
+    let numbers = Numbers { generation: number(&row, "site")?, events: number(&row, "events")? };
+    let generation = number(&row, "directory")?;
     let mut devices = std::collections::BTreeMap::new();
     let rows = sqlx::query("SELECT * FROM devices").fetch_all(&mut *writer).await.map_err(read)?;
     for row in &rows {
@@ -566,7 +724,7 @@ async fn load(writer: &mut SqliteConnection) -> Result<Directory, RegistryError>
             .ok_or_else(|| RegistryError::Unreadable(format!("a key of device {owner:?}")))?;
         device.keys.push(Arc::new(key_of(row)?));
     }
-    Ok(Directory::new(generation, devices.into_values()))
+    Ok((Directory::new(generation, devices.into_values()), numbers))
 }
 
 fn device_of(row: &SqliteRow) -> Result<Device, RegistryError> {
@@ -609,6 +767,11 @@ fn key_of(row: &SqliteRow) -> Result<Key, RegistryError> {
     } else {
         Err(RegistryError::Unreadable(format!("a key under another key's name: {}", key.id)))
     }
+}
+
+fn number(row: &SqliteRow, column: &'static str) -> Result<u64, RegistryError> {
+    let found: i64 = row.try_get(column).map_err(RegistryError::Read)?;
+    u64::try_from(found).map_err(|_| RegistryError::Unreadable(format!("{column} {found}")))
 }
 
 fn text<'r>(row: &'r SqliteRow, column: &'static str) -> Result<&'r str, RegistryError> {

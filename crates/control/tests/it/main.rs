@@ -7,5 +7,6 @@ mod listener;
 mod polling;
 mod queries;
 mod registry;
+mod steps;
 mod uplink;
 mod world;
