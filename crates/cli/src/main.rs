@@ -88,6 +88,16 @@ enum Command {
     /// The vendor's side of an update: keys, and an image repository that operators read.
     #[command(subcommand)]
     Release(release::Release),
+    /// What the vendor has published and this site has verified: what can be rolled out.
+    Releases {
+        /// Read the vendor's repository now, instead of within 10 s.
+        #[arg(long)]
+        refresh: bool,
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
     /// The demo's manufacturer.
     #[command(subcommand)]
     Maker(Maker),
@@ -196,6 +206,9 @@ fn run(command: Command) -> Result<()> {
             }
             Command::Device(Device::Release { device, data }) => {
                 operator::change_standing(&data.dir, &device, "release").await
+            }
+            Command::Releases { refresh, format, data } => {
+                operator::releases(&data.dir, refresh, format).await
             }
             Command::Evidence(_) => unreachable!("`main` ends with it: it needs no runtime"),
             Command::Release(_) => unreachable!("it was run above: it needs no runtime"),

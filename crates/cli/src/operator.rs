@@ -41,6 +41,42 @@ pub async fn devices(data: &Path, format: Format) -> Result<()> {
     table::print(&answer, format, &mut std::io::stdout().lock())
 }
 
+/// What the vendor has published, as control has verified it.
+pub async fn releases(data: &Path, refresh: bool, format: Format) -> Result<()> {
+    let client = Client::of(data)?;
+    let response = match refresh {
+        true => client.post(&format!("{}/refresh", path::RELEASES), &serde_json::json!({})).await?,
+        false => client.get(path::RELEASES).await?,
+    };
+    let page: api::release::Releases = serde_json::from_slice(&response.bytes().await?)
+        .context("the answer is not what this version expects")?;
+    let names =
+        ["product", "release", "hardware", "security_version", "must_pass", "bytes", "sha256"];
+    let row = |release: &api::release::Release| -> Vec<Cell> {
+        vec![
+            release.product.as_str().into(),
+            release.version.as_str().into(),
+            release.hardware.join(" ").into(),
+            release.security_version.into(),
+            release.must_pass.join(" ").into(),
+            release.length.into(),
+            release.sha256.as_str().into(),
+        ]
+    };
+    let answer = Answer {
+        columns: names.map(|name| Column { name: name.into(), kind: "Utf8".into() }).to_vec(),
+        rows: page.releases.iter().map(row).collect(),
+        truncated: false,
+        took_ms: 0,
+    };
+    table::print(&answer, format, &mut std::io::stdout().lock())?;
+    // Not among the rows: a program that reads them asks the API for the rest.
+    if let Some(failed) = page.failed {
+        eprintln!("not read the last time: {failed}");
+    }
+    Ok(())
+}
+
 /// `verb` is one of the drawn edges: revoke, quarantine, release.
 pub async fn change_standing(data: &Path, device: &str, verb: &str) -> Result<()> {
     let path = format!("{}/{device}/{verb}", path::DEVICES);

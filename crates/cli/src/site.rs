@@ -1,15 +1,17 @@
 //! A site's own directory: who it is, its CA, its keys. Made whole at the first start, read at every later one.
 
 use anyhow::{Context, Result, bail};
-use disk::{Disk, SharedDisk};
+use disk::{Disk, RealDisk, SharedDisk};
 use keys::ca::Authority;
 use keys::{UnixTime, file};
-use model::hex;
+use model::envelope::Algorithm;
+use model::{Timestamp, hex};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use trust::cose::SecretKey;
+use trust::cose::{SecretKey, Signer as _};
 use trust::mac::MacKey;
+use trust::tuf::Role;
 
 /// How many shards a new site's bus has. Fixed for the site's life, since a device's shard is computed from it.
 const SHARDS: u16 = 4;
@@ -88,8 +90,8 @@ impl Site {
             &format!("{} site CA", file.name),
             now,
         )?;
-        let esp256 = model::envelope::Algorithm::Esp256;
-        file::load_or_generate(disk.as_ref(), &dir.join("control.key"), esp256)?;
+        file::load_or_generate(disk.as_ref(), &dir.join("control.key"), Algorithm::Esp256)?;
+        found_director(disk.as_ref(), data, is_new, now)?;
         let bus_key = MacKey::new(secret(disk.as_ref(), &dir.join("bus.key"))?);
         let token = hex::encode(&secret(disk.as_ref(), &dir.join("api.secret"))?);
         let shown = format!("{token}\n");
@@ -99,15 +101,65 @@ impl Site {
         Ok(Self { file, dir, authority, bus_key, token, is_new })
     }
 
+    /// What control needs of the Director: its roots, and the one key that is online.
+    pub fn director(&self, data: &Path) -> Result<control::DirectorConfig> {
+        let dir = data.join("director");
+        let names =
+            RealDisk.list(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
+        let number = |name: &String| -> Option<u64> {
+            name.strip_suffix(Role::Root.file())?.strip_suffix('.')?.parse().ok()
+        };
+        let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
+        numbers.sort_unstable();
+        let read = |number: u64| {
+            let path = dir.join(Role::Root.versioned_file(number));
+            let bytes = RealDisk.read(&path, Role::Root.bytes_max() as u64);
+            bytes.with_context(|| format!("cannot read {}", path.display()))
+        };
+        let roots = numbers.into_iter().map(read).collect::<Result<_>>()?;
+        let key = file::load(&RealDisk, &self.dir.join("director.key"))?;
+        Ok(control::DirectorConfig { roots, key })
+    }
+
     /// The key of control's own listener. It is read where it is used, so that nothing else holds it.
     pub fn control_key(&self) -> Result<SecretKey> {
-        Ok(file::load(&disk::RealDisk, &self.dir.join("control.key"))?)
+        Ok(file::load(&RealDisk, &self.dir.join("control.key"))?)
     }
 
     /// Where control keeps the certificate of its own listener.
     pub fn control_certificate(&self) -> PathBuf {
         self.dir.join("control.pem")
     }
+}
+
+/// The Director's keys and first root. The online key is saved last: while it is missing from a new site, nobody has the
+/// root that names it, and a founding that was cut begins again with the same offline keys.
+fn found_director(disk: &dyn Disk, data: &Path, is_new: bool, now: UnixTime) -> Result<()> {
+    let dir = data.join("director");
+    let (root, online) = (dir.join(Role::Root.versioned_file(1)), data.join("site/director.key"));
+    match (disk.exists(&root)?, disk.exists(&online)?) {
+        (true, true) => return Ok(()),
+        (false, true) => bail!(
+            "no {}, though the site has a Director: put its root files back. Devices believe no other one",
+            root.display()
+        ),
+        (true, false) if !is_new => bail!(
+            "no {}, the key that {} names: put it back. (If no device has that root yet, remove the root instead)",
+            online.display(),
+            root.display()
+        ),
+        _ => {}
+    }
+    disk.create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let offline = ["root-1.key", "root-2.key", "root-3.key"]
+        .map(|name| file::load_or_generate(disk, &dir.join(name), Algorithm::Ed25519));
+    let offline = offline.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let key = file::draw(Algorithm::Ed25519)?;
+    let now = Timestamp(i64::try_from(now.as_secs())? * 1_000_000);
+    let bytes = control::director::first_root(&offline, key.public(), now)
+        .context("cannot make the Director's first root")?;
+    keep(disk, &root, &bytes)?;
+    Ok(file::save(disk, &online, &key)?)
 }
 
 /// Writes only what would change, so that a start on a full disk still starts.

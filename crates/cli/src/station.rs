@@ -8,13 +8,14 @@ use control::Control;
 use disk::{DirLock, RealDisk, SharedDisk};
 use keys::UnixTime;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 use store::{Store, StoreError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use trust::tuf::Role;
 
 /// What one shard of the bus may hold: signed envelopes of a week, at most a gigabyte.
 const BUS: LogConfig = LogConfig {
@@ -34,6 +35,14 @@ pub struct Options {
     /// The site's name, fixed at the first start.
     #[arg(long, default_value = "site")]
     pub site: String,
+    /// The vendor's image repository: the `repository/` of `plimsoll release init`, to read only. Without it, nothing can be
+    /// rolled out.
+    #[arg(long, value_name = "DIR")]
+    pub images: Option<PathBuf>,
+    /// The vendor's first root that this site trusts, as the vendor gave it (`1.root.json`). Needed at the first start with
+    /// `--images`; control keeps it.
+    #[arg(long, value_name = "FILE", requires = "images")]
+    pub image_root: Option<PathBuf>,
 }
 
 /// `plimsoll control`: until a signal comes, or something fails for good.
@@ -129,6 +138,9 @@ impl Station {
         .await
         .context("cannot start the control plane")?;
         crate::say!("control         https://{}", control.local_addr());
+        if let Some(images) = &options.images {
+            crate::say!("releases        of {}, read every 10 s", images.display());
+        }
         Ok(Self { control, ingest, shards, _lock: lock })
     }
 
@@ -201,8 +213,25 @@ fn control_config(
         token: site.token.clone(),
         policies: policy::DEFAULT_POLICIES.to_owned(),
         bus_key: site.bus_key.clone(),
+        director: site.director(data)?,
+        images: images(data, options)?,
         limits: control::Limits::default(),
     })
+}
+
+/// The vendor's repository. No key of it is looked for.
+fn images(data: &Path, options: &Options) -> Result<Option<control::Images>> {
+    let Some(dir) = &options.images else { return Ok(None) };
+    let disk: SharedDisk = Arc::new(RealDisk);
+    let read = |path: &PathBuf| {
+        disk.read(path, Role::Root.bytes_max() as u64)
+            .with_context(|| format!("cannot read {}", path.display()))
+    };
+    Ok(Some(control::Images {
+        first_root: options.image_root.as_ref().map(read).transpose()?,
+        kept: data.join("control/images"),
+        source: Arc::new(control::releases::Directory::new(disk, dir.clone())),
+    }))
 }
 
 #[cfg(test)]

@@ -94,7 +94,7 @@ pub enum Scope {
     Public,
     /// Certificates for oneself.
     Enrol,
-    /// The bundle of one's own zone; handing up what devices sealed.
+    /// The bundle of one's own zone; handing up what devices sealed; what devices may install.
     Gateway,
     /// Everything that devices measured.
     Query,
@@ -150,6 +150,10 @@ pub enum Endpoint {
     Quarantine,
     Release,
     Ownership,
+    Images,
+    Blob,
+    Releases,
+    RefreshReleases,
     Metrics,
     Health,
 }
@@ -161,7 +165,7 @@ pub enum Method {
 }
 
 impl Endpoint {
-    pub const ALL: [Endpoint; 16] = [
+    pub const ALL: [Endpoint; 20] = [
         Self::CaCerts,
         Self::SealCaCerts,
         Self::Enroll,
@@ -176,6 +180,10 @@ impl Endpoint {
         Self::Quarantine,
         Self::Release,
         Self::Ownership,
+        Self::Images,
+        Self::Blob,
+        Self::Releases,
+        Self::RefreshReleases,
         Self::Metrics,
         Self::Health,
     ];
@@ -197,6 +205,10 @@ impl Endpoint {
             Self::Quarantine => "quarantine",
             Self::Release => "release",
             Self::Ownership => "ownership",
+            Self::Images => "images",
+            Self::Blob => "blob",
+            Self::Releases => "releases",
+            Self::RefreshReleases => "refresh_releases",
             Self::Metrics => "metrics",
             Self::Health => "health",
         }
@@ -206,13 +218,15 @@ impl Endpoint {
         match self {
             Self::CaCerts | Self::SealCaCerts | Self::Bundle => Method::Get,
             Self::Devices | Self::Metrics | Self::Health => Method::Get,
+            Self::Images | Self::Blob | Self::Releases => Method::Get,
+            Self::RefreshReleases => Method::Post,
             Self::Enroll | Self::Reenroll | Self::SealEnroll | Self::SealReenroll => Method::Post,
             Self::Uplink | Self::Query | Self::Ownership => Method::Post,
             Self::Revoke | Self::Quarantine | Self::Release => Method::Post,
         }
     }
 
-    /// In the router's grammar: `{id}` stands for a device id.
+    /// In the router's grammar: `{id}` stands for a device id, `{name}` for a metadata file, `{digest}` for a SHA-256.
     pub fn path(self) -> String {
         let est = |rest: &str| format!("{}/{rest}", path::EST);
         let sealed = |rest: &str| format!("{}/{}/{rest}", path::EST, path::EST_SEAL_LABEL);
@@ -232,6 +246,10 @@ impl Endpoint {
             Self::Quarantine => device("quarantine"),
             Self::Release => device("release"),
             Self::Ownership => path::OWNERSHIP.to_owned(),
+            Self::Images => format!("{}/{{name}}", path::GATEWAY_IMAGES),
+            Self::Blob => format!("{}/{{digest}}", path::GATEWAY_BLOBS),
+            Self::Releases => path::RELEASES.to_owned(),
+            Self::RefreshReleases => format!("{}/refresh", path::RELEASES),
             Self::Metrics => path::METRICS.to_owned(),
             Self::Health => path::HEALTH.to_owned(),
         }
@@ -243,6 +261,9 @@ impl Endpoint {
             Self::CaCerts | Self::SealCaCerts | Self::Health => Scope::Public,
             Self::Enroll | Self::Reenroll | Self::SealEnroll | Self::SealReenroll => Scope::Enrol,
             Self::Bundle | Self::Uplink => Scope::Gateway,
+            Self::Images | Self::Blob => Scope::Gateway,
+            Self::Releases => Scope::FleetRead,
+            Self::RefreshReleases => Scope::FleetWrite,
             Self::Query => Scope::Query,
             Self::Devices => Scope::FleetRead,
             Self::Revoke | Self::Quarantine | Self::Release | Self::Ownership => Scope::FleetWrite,
@@ -399,13 +420,17 @@ mod tests {
                 | Endpoint::Reenroll
                 | Endpoint::SealEnroll
                 | Endpoint::SealReenroll => &[IDevId, Device, Gateway],
-                Endpoint::Bundle | Endpoint::Uplink => &[Gateway],
+                Endpoint::Bundle | Endpoint::Uplink | Endpoint::Images | Endpoint::Blob => {
+                    &[Gateway]
+                }
                 Endpoint::Query
                 | Endpoint::Devices
                 | Endpoint::Revoke
                 | Endpoint::Quarantine
                 | Endpoint::Release
                 | Endpoint::Ownership
+                | Endpoint::Releases
+                | Endpoint::RefreshReleases
                 | Endpoint::Metrics => &[Operator],
             };
             assert_eq!(admitted, expected, "{endpoint:?}");

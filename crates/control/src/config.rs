@@ -1,5 +1,7 @@
 //! What control is told at its start.
 
+use crate::director::Terms;
+use crate::releases::Source;
 use keys::ca::Authority;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,7 +33,29 @@ pub struct Config {
     pub policies: String,
     /// By which ingest knows that uplink judged a batch.
     pub bus_key: MacKey,
+    pub director: Director,
+    /// `None`: nothing is published, and everything else works.
+    pub images: Option<Images>,
     pub limits: Limits,
+}
+
+/// What the operator's Director is, besides its offline keys, which control never sees.
+#[derive(Debug)]
+pub struct Director {
+    /// Its roots, one after the other, from the first that a device may have on.
+    pub roots: Vec<Vec<u8>>,
+    /// Signs timestamp, snapshot, targets and leases.
+    pub key: SecretKey,
+}
+
+/// A vendor's image repository. No key of it is needed, or taken.
+#[derive(Debug)]
+pub struct Images {
+    pub source: Arc<dyn Source>,
+    /// The first root that is trusted; needed until one is kept.
+    pub first_root: Option<Vec<u8>>,
+    /// Where what was taken is kept, so that it never goes back.
+    pub kept: PathBuf,
 }
 
 /// Every bound, and what happens beyond it.
@@ -67,6 +91,11 @@ pub struct Limits {
     pub seal_keys_max: usize,
     /// The most new keys of one device and purpose in a day. One more gets 429 and a time to wait.
     pub keys_per_day_max: usize,
+    /// How often the vendor's repository is looked into.
+    pub releases_every: Duration,
+    /// Images that are on their way to gateways at a time. One more gets 503 and a time to wait.
+    pub blobs_max: usize,
+    pub director: Terms,
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -89,6 +118,9 @@ impl Default for Limits {
             seal_keys_max: 256,
             // A device that crashes and re-enrols every hour, twice over.
             keys_per_day_max: 48,
+            releases_every: Duration::from_secs(10),
+            blobs_max: 32,
+            director: Terms::default(),
         }
     }
 }

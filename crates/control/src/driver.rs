@@ -2,13 +2,17 @@
 
 use crate::bundle::Keys;
 use crate::certificate::{self, CertificateError, Own};
-use crate::config::{Config, TOKEN_CHARS_MIN};
+use crate::config;
+use crate::config::{Config, Images, TOKEN_CHARS_MIN};
+use crate::director::Director;
 use crate::enrol::Terms;
 use crate::error::{Fatal, StartError};
+use crate::images;
 use crate::known::Known;
 use crate::listener::{self, Listener};
 use crate::metrics::Metrics;
 use crate::registry::{ChangeError, Changed, Registry};
+use crate::releases::Releases;
 use crate::station::{Phase, Station, now};
 use crate::turns::Turns;
 use api::{Ownership, Query};
@@ -66,6 +70,18 @@ impl Control {
             life: limits.certificate_life,
         };
         let own = Own::open(own, UnixTime::now())?;
+        let metrics = Metrics::new()?;
+        let config::Director { roots, key } = config.director;
+        let director = Director::open(key, roots, limits.director, metrics.clone())?;
+        if director.root_ends() <= now() {
+            tracing::error!("the Director's root has ended: no device follows it");
+        }
+        let releases = match config.images {
+            Some(Images { source, first_root, kept }) => {
+                Releases::open(Arc::new(RealDisk), &kept, first_root.as_deref(), source, now())?
+            }
+            None => Releases::none(),
+        };
         let registry = Registry::open(&config.registry, &config.site, &config.policies).await?;
         let station = Arc::new(Station {
             registry,
@@ -86,7 +102,10 @@ impl Control {
             bus_key: config.bus_key,
             uplinks: Arc::new(Semaphore::new(limits.uplinks_max)),
             turns: Turns::default(),
-            metrics: Metrics::new()?,
+            director: Arc::new(director),
+            releases,
+            blobs: Arc::new(Semaphore::new(limits.blobs_max)),
+            metrics,
             registries,
             known: Mutex::new(Known::new(limits.known)),
             phase: watch::Sender::new(Phase::Serving),
@@ -102,6 +121,9 @@ impl Control {
         connections.spawn(listener::run(listener, socket));
         watch_for_failure(&station, &connections);
         keep_certificate(&station, &connections);
+        if station.releases.has_repository() {
+            connections.spawn(images::keep_looking(station.clone()));
+        }
         tracing::info!(%local_addr, generation = station.registry.directory().generation(), "control serves");
         Ok(Self { station, local_addr, connections })
     }
@@ -122,6 +144,14 @@ impl Control {
 
     pub fn registry(&self) -> &Registry {
         &self.station.registry
+    }
+
+    pub fn releases(&self) -> &Releases {
+        &self.station.releases
+    }
+
+    pub fn director(&self) -> &Arc<Director> {
+        &self.station.director
     }
 
     pub fn metrics(&self) -> prometheus::Registry {

@@ -2,7 +2,9 @@
 
 use crate::certificate::CertificateError;
 use crate::config::TOKEN_CHARS_MIN;
+use crate::director::BadRoot;
 use crate::registry::RegistryError;
+use crate::releases::KeptError;
 use std::net::SocketAddr;
 
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +23,10 @@ pub enum StartError {
     Certificate(#[from] CertificateError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Director(#[from] BadRoot),
+    #[error("the vendor's image repository cannot be used")]
+    Images(#[from] KeptError),
     #[error("metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
     #[error("cannot listen on {at}")]

@@ -70,7 +70,7 @@ fn from_the_future(after: u64, generation: u64) -> Failure {
 }
 
 /// Asks again who calls: much may have changed while it waited (INV-AUTH-1).
-fn still_gateway(
+pub(crate) fn still_gateway(
     station: &Station,
     peer: &Peer,
     directory: &Directory,

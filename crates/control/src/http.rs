@@ -4,7 +4,7 @@ use crate::call::{Call, Unread, text};
 use crate::caller::{Caller, Denied, Endpoint, Method, Peer, Scope, authorise, recognise};
 use crate::problem::Failure;
 use crate::station::{Station, now};
-use crate::{est, fleet, gateway, query};
+use crate::{est, fleet, gateway, images, query};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
@@ -130,6 +130,10 @@ fn carry_out<'a>(
         }
         Endpoint::Bundle => Box::pin(gateway::bundle(station, call)),
         Endpoint::Uplink => Box::pin(gateway::uplink(station, call)),
+        Endpoint::Images => Box::pin(images::metadata(station, call)),
+        Endpoint::Blob => Box::pin(images::blob(station, call)),
+        Endpoint::Releases => Box::pin(images::releases(station, call)),
+        Endpoint::RefreshReleases => Box::pin(images::refresh(station, call)),
         Endpoint::Query => Box::pin(query::query(station, call)),
         Endpoint::Devices => Box::pin(fleet::devices(station, call)),
         Endpoint::Revoke | Endpoint::Quarantine | Endpoint::Release => {
@@ -163,6 +167,7 @@ mod tests {
     use model::{DeviceId, Digest};
     use std::net::{Ipv4Addr, SocketAddr};
     use tempfile::TempDir;
+    use trust::cose::Signer as _;
 
     struct NoStore;
 
@@ -193,9 +198,18 @@ mod tests {
             token: "0123456789abcdef0123456789abcdef".into(),
             policies: policy::DEFAULT_POLICIES.into(),
             bus_key: trust::mac::MacKey::new([7; 32]),
+            director: director(),
+            images: None,
             limits: Limits::default(),
         };
         Control::start(config, Arc::new(NoStore), shards.writers().to_vec(), vec![]).await.unwrap()
+    }
+
+    fn director() -> crate::DirectorConfig {
+        let draw = || keys::file::draw(Algorithm::Ed25519).unwrap();
+        let (offline, key) = ([draw(), draw()], draw());
+        let root = crate::director::first_root(&offline, key.public(), crate::station::now());
+        crate::DirectorConfig { roots: vec![root.unwrap()], key }
     }
 
     fn caller(kind: CallerKind) -> Caller {

@@ -13,7 +13,9 @@
 //! | [`registry`] | the fleet on disk, and the directory that is always what the disk holds |
 //! | `station`, `call` | what every request shares; a request that was let in |
 //! | `driver`, `certificate`, `listener`, `http` | start and end, what the listener shows, connections, the way of a request |
-//! | `est`, `gateway`, `fleet`, `query` | one group of calls each |
+//! | [`releases`] | the vendor's repository, read and verified as a device would |
+//! | [`director`] | what devices are told, signed |
+//! | `est`, `gateway`, `images`, `fleet`, `query` | one group of calls each |
 //!
 //! `docs/api.md` is the contract with callers.
 
@@ -22,6 +24,7 @@ mod call;
 pub mod caller;
 mod certificate;
 pub mod config;
+pub mod director;
 pub mod directory;
 mod driver;
 pub mod enrol;
@@ -30,6 +33,7 @@ mod est;
 mod fleet;
 mod gateway;
 mod http;
+mod images;
 pub mod known;
 mod listener;
 pub mod metrics;
@@ -42,7 +46,8 @@ mod turns;
 pub mod uplink;
 
 pub use certificate::CertificateError;
-pub use config::{Config, Limits};
+pub use config::{Config, Director as DirectorConfig, Images, Limits};
+pub use director::Director;
 pub use driver::Control;
 pub use error::{Fatal, StartError};
 pub use query::TRUNCATED;

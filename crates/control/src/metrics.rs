@@ -43,6 +43,15 @@ pub struct Metrics {
     pub uplink_records: IntCounterVec,
     pub uplink_bytes: IntCounter,
     pub uplink_step_seconds: HistogramVec,
+    pub refreshes: IntCounterVec,
+    pub releases: IntGauge,
+    pub releases_end: IntGauge,
+    pub image_bytes: IntCounter,
+    pub directed: IntCounter,
+    pub director_answers: IntCounter,
+    pub director_behind: IntCounter,
+    pub director_root_ends: IntGauge,
+    pub leases: IntCounter,
     pub violations: IntCounterVec,
 }
 
@@ -130,6 +139,37 @@ impl Metrics {
                 "Where an uplink call's time goes.",
                 "step",
             )?,
+            refreshes: counters(
+                "plimsoll_control_releases_refreshes_total",
+                "Looks into the vendor's repository, by outcome.",
+                &["outcome"],
+            )?,
+            releases: gauge("plimsoll_control_releases", "Images that the vendor has published.")?,
+            releases_end: gauge(
+                "plimsoll_control_releases_end_timestamp_seconds",
+                "When the first of the vendor's signatures ends: after that nothing is ordered.",
+            )?,
+            image_bytes: counter(
+                "plimsoll_control_image_bytes_total",
+                "Bytes of images passed on to gateways.",
+            )?,
+            directed: counter(
+                "plimsoll_director_generations_total",
+                "Times that what a device is told was put under a new generation.",
+            )?,
+            director_answers: counter(
+                "plimsoll_director_answers_total",
+                "Metadata signed for devices that did not have them.",
+            )?,
+            director_behind: counter(
+                "plimsoll_director_behind_total",
+                "Check-ins of devices that had seen a newer generation than there was.",
+            )?,
+            director_root_ends: gauge(
+                "plimsoll_director_root_end_timestamp_seconds",
+                "When the Director's root ends: after that no device follows it.",
+            )?,
+            leases: counter("plimsoll_director_leases_total", "Leases signed.")?,
             violations: counters(
                 "plimsoll_invariant_violations_total",
                 "Invariants found broken. Must stay at 0.",
@@ -143,6 +183,7 @@ impl Metrics {
 
     /// A counter that is not there cannot be told from one that is 0.
     fn begin_at_zero(&self) {
+        self.refreshes.with_label_values(&["ok"]);
         for invariant in INVARIANTS {
             self.violations.with_label_values(&[invariant]);
         }

@@ -41,6 +41,11 @@ impl Failure {
         Self { retry_after_s: Some(seconds), ..self }
     }
 
+    /// Room, or whatever else is missing, comes in seconds.
+    pub fn again_in_a_while(self) -> Self {
+        self.retry_after(ROOM_S)
+    }
+
     pub fn bad_request(word: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, word, "the request cannot be read", detail)
     }

@@ -17,6 +17,7 @@
 mod step;
 
 use crate::directory::{Device, Directory, Key, NotDrawn, moves};
+use crate::{director, images};
 use api::{Ownership, Purpose, Role, Standing};
 use disk::{Disk, RealDisk};
 use evidence::EventError;
@@ -592,7 +593,7 @@ async fn make_schema(writer: &mut SqliteConnection, path: &Path) -> Result<(), R
     if found != SCHEMA_VERSION {
         return Err(RegistryError::OtherSchema { path: path.to_owned(), found });
     }
-    for added in [SCHEMA_ADDED, step::SCHEMA] {
+    for added in [SCHEMA_ADDED, step::SCHEMA, director::SCHEMA, images::SCHEMA] {
         sqlx::raw_sql(added).execute(&mut *tx).await.map_err(open)?;
     }
     tx.commit().await.map_err(open)

@@ -26,7 +26,7 @@ use arc_swap::ArcSwap;
 use disk::SharedDisk;
 use kept::Kept;
 use model::{Digest, HardwareId, ProductId, RolloutId, SecurityVersion, Timestamp, Version};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -234,6 +234,8 @@ struct Inner {
     repository: Option<Repository>,
     view: ArcSwap<View>,
     images: image::Images,
+    /// Paths and digests of the images that are on record as seen.
+    seen: std::sync::Mutex<BTreeSet<(String, Option<Digest>)>>,
 }
 
 #[derive(Debug)]
@@ -249,7 +251,12 @@ impl Releases {
     pub fn none() -> Self {
         let failed = Some(RefreshError::NoRepository.to_string());
         let view = ArcSwap::from_pointee(View { failed, ..View::default() });
-        Self(Arc::new(Inner { repository: None, view, images: image::Images::default() }))
+        Self(Arc::new(Inner {
+            repository: None,
+            view,
+            images: image::Images::default(),
+            seen: Default::default(),
+        }))
     }
 
     /// Goes on from what is kept in `dir`, or begins with `first_root`. Reads nothing of the repository yet: a control plane
@@ -272,7 +279,12 @@ impl Releases {
         let trusted = Arc::new(Mutex::new(trusted));
         let repository = Some(Repository { source, kept, trusted });
         let view = ArcSwap::from_pointee(view);
-        Ok(Self(Arc::new(Inner { repository, view, images: image::Images::default() })))
+        Ok(Self(Arc::new(Inner {
+            repository,
+            view,
+            images: image::Images::default(),
+            seen: Default::default(),
+        })))
     }
 
     pub fn has_repository(&self) -> bool {
@@ -302,9 +314,9 @@ impl Releases {
             let outcome = result.and_then(|()| {
                 let current = trusted.current(now);
                 let name = Role::Targets.file().to_owned();
-                current.map(|current| Published::of(&current)).map_err(|source| {
-                    RefreshError::Refused { name, source }
-                })
+                current
+                    .map(|current| Published::of(&current))
+                    .map_err(|source| RefreshError::Refused { name, source })
             });
             let outcome = match outcome {
                 Ok(published) => {
@@ -324,6 +336,24 @@ impl Releases {
             outcome
         };
         tokio::task::spawn_blocking(work).await.unwrap_or(Err(RefreshError::GivenUp))
+    }
+
+    /// What is published and was not yet noted as seen, since this start.
+    pub fn unseen(&self) -> Vec<Target> {
+        let seen = self.0.seen.lock().expect("nothing panics while it holds the set");
+        let published = self.published();
+        let targets = published.iter().flat_map(|published| published.targets());
+        targets.filter(|target| !seen.contains(&named(target))).cloned().collect()
+    }
+
+    pub fn note_seen(&self, targets: &[Target]) {
+        let mut seen = self.0.seen.lock().expect("nothing panics while it holds the set");
+        seen.extend(targets.iter().map(named));
+        // What is published no more takes no room here; on record it stays.
+        if let Some(published) = self.published() {
+            let here: BTreeSet<_> = published.targets().iter().map(named).collect();
+            seen.retain(|name| here.contains(name));
+        }
     }
 
     /// The page of `GET /v1/releases`.
@@ -412,6 +442,10 @@ impl View {
         }
         self.files.insert(name, bytes.into()).is_none()
     }
+}
+
+fn named(target: &Target) -> (String, Option<Digest>) {
+    (target.path.clone(), target.hashes.sha256)
 }
 
 fn shown(target: &Target) -> Release {

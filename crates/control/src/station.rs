@@ -4,12 +4,14 @@ use crate::bundle::Keys;
 use crate::caller::{Caller, Denied};
 use crate::certificate::{CertificateError, Own};
 use crate::config::Limits;
+use crate::director::Director;
 use crate::enrol::Terms;
 use crate::error::Fatal;
 use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::problem::Failure;
 use crate::registry::{Registry, RegistryError};
+use crate::releases::Releases;
 use crate::turns::Turns;
 use api::Query;
 use bus::Writer;
@@ -42,6 +44,10 @@ pub(crate) struct Station {
     pub bus_key: MacKey,
     pub uplinks: Arc<Semaphore>,
     pub turns: Turns,
+    pub director: Arc<Director>,
+    pub releases: Releases,
+    /// One for each image on its way to a gateway.
+    pub blobs: Arc<Semaphore>,
     pub metrics: Metrics,
     pub registries: Vec<prometheus::Registry>,
     pub known: Mutex<Known>,

@@ -15,7 +15,6 @@
 //! ```
 
 pub mod admission;
-pub mod ask;
 pub mod bundle;
 pub mod config;
 mod control;
@@ -24,7 +23,6 @@ mod error;
 pub mod frame;
 pub mod fuzz;
 mod gateway;
-mod http;
 mod identity;
 mod kept;
 pub mod limits;
@@ -35,7 +33,6 @@ mod reserve;
 pub mod sealer;
 pub mod session;
 pub mod spool;
-mod stall;
 mod status;
 pub mod uplink;
 

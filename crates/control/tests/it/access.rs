@@ -14,7 +14,15 @@ fn request(world: &World, own: Option<&Certified>, endpoint: Endpoint) -> reqwes
         Method::Get => reqwest::Method::GET,
         Method::Post => reqwest::Method::POST,
     };
-    world.call(own, method, &endpoint.path().replace("{id}", "nobody"))
+    world.call(
+        own,
+        method,
+        &endpoint
+            .path()
+            .replace("{id}", "nobody")
+            .replace("{name}", "timestamp.json")
+            .replace("{digest}", &"0".repeat(64)),
+    )
 }
 
 /// INV-LEAST-1: every endpoint against every caller, through the listener.

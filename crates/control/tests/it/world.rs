@@ -2,14 +2,15 @@
 
 use api::{Answer, Ask, Ownership, Problem, Query, QueryError, Role, path};
 use bus::{LogConfig, Shards};
-use control::{Config, Control, Limits};
+use control::releases::Source;
+use control::{Config, Control, DirectorConfig, Images, Limits};
 use disk::{RealDisk, SharedDisk};
 use keys::ca::{Authority, Profile};
 use keys::est::{self, Operation, Purpose};
 use keys::tls::{self, Alpn};
 use keys::{NotAfter, UnixTime, csr, file};
 use model::envelope::Algorithm;
-use model::{DeviceId, GatewayId, KeyId};
+use model::{DeviceId, GatewayId, KeyId, Timestamp};
 use reqwest::{Method, StatusCode};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,10 @@ pub struct Setup {
     pub bus_disk: SharedDisk,
     pub bus_dir: Option<PathBuf>,
     pub registries: Vec<prometheus::Registry>,
+    /// The Director's online key; its offline ones are drawn anew for each start.
+    pub director: SecretKey,
+    /// The vendor's repository that control reads, and the first root that it trusts.
+    pub images: Option<(Arc<dyn Source>, Vec<u8>)>,
 }
 
 impl Default for Setup {
@@ -49,6 +54,8 @@ impl Default for Setup {
             bus_disk: Arc::new(RealDisk),
             bus_dir: None,
             registries: Vec::new(),
+            director: secret(Algorithm::Ed25519),
+            images: None,
         }
     }
 }
@@ -252,10 +259,30 @@ pub async fn start(
         token: TOKEN.into(),
         policies: setup.policies,
         bus_key: BUS_KEY,
+        director: DirectorConfig {
+            roots: vec![director_root(&setup.director)],
+            key: setup.director,
+        },
+        images: setup.images.map(|(source, root)| Images {
+            source,
+            first_root: Some(root),
+            kept: dir.path().join("control/images"),
+        }),
         limits: setup.limits,
     };
     let writers = shards.writers().to_vec();
     Control::start(config, Arc::new(Oracle), writers, setup.registries).await
+}
+
+/// A first root that lets `online` sign.
+pub fn director_root(online: &SecretKey) -> Vec<u8> {
+    let offline = [secret(Algorithm::Ed25519), secret(Algorithm::Ed25519)];
+    control::director::first_root(&offline, online.public(), now()).unwrap()
+}
+
+/// Now, as control has it.
+pub fn now() -> Timestamp {
+    Timestamp(i64::try_from(UnixTime::now().as_secs()).unwrap() * 1_000_000)
 }
 
 /// A key with its certificate.

@@ -4,7 +4,6 @@
 mod admission;
 mod client;
 mod foreign;
-mod http;
 mod life;
 mod sessions;
 mod site;
