@@ -7,11 +7,12 @@
 
 use crate::bundle::View;
 use crate::refusal::Refusal;
+use api::update::CHECK_IN_BYTES_MAX;
 use model::envelope::MESSAGE_BYTES_MAX;
 use model::{Counter, DeviceId, Digest, KeyId, Kind, Nonce};
 use std::collections::{HashMap, HashSet};
-use trust::cose;
 use trust::window::{self, Window};
+use trust::{cose, manifest};
 
 /// A message that was believed: its signature is that of a key by which the device may seal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,19 @@ pub fn judge(
         counter: header.counter,
         digest: trust::digest(message),
         fresh: header.heard.is_some_and(|heard| heard.nonce == *nonce),
+    })
+}
+
+/// Reads and verifies the manifest of a device that checks in. Whether it is news is for control to judge: the gateway keeps
+/// none.
+pub fn judge_manifest(view: &View, device: &DeviceId, message: &[u8]) -> Result<(), Refusal> {
+    let unverified = cose::open(message, CHECK_IN_BYTES_MAX).map_err(|e| e.reason)?;
+    let key = view.seal_key(device, &unverified.header().key).ok_or(Refusal::UnknownKey)?;
+    manifest::open(message, key, device).map(drop).map_err(|refused| match refused {
+        manifest::Refused::Malformed(malformed) => malformed.reason.into(),
+        manifest::Refused::OtherKind(_) => Refusal::MessageUnknownKind,
+        manifest::Refused::BadSignature => Refusal::BadSignature,
+        manifest::Refused::OtherDevice { .. } => Refusal::MessageOtherDevice,
     })
 }
 

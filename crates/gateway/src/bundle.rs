@@ -47,6 +47,12 @@ struct Device {
     seal_keys: HashMap<KeyId, PublicKey>,
 }
 
+impl Device {
+    fn has_tls_key(&self, spki: &Digest) -> bool {
+        self.tls_keys.iter().any(|key| key.spki == *spki)
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct TlsKey {
     spki: Digest,
@@ -161,11 +167,24 @@ impl View {
             Standing::Quarantined => return Err(Refusal::Quarantined),
             Standing::Revoked => return Err(Refusal::Revoked),
         }
-        if !device.tls_keys.iter().any(|key| key.spki == peer.spki) {
+        if !device.has_tls_key(&peer.spki) {
             return Err(Refusal::UnknownTlsKey);
         }
         let decision = self.policies.may_connect(principal(id, device), &self.zone);
         if decision.allowed { Ok(()) } else { Err(Refusal::PolicyConnect) }
+    }
+
+    /// Whether this peer may check in and fetch what it should run. A quarantined device may, and nothing else: it could
+    /// not be brought back without. What it gets is for control to say (INV-AUTH-1).
+    pub fn may_check_in(&self, peer: &Peer) -> Result<(), Refusal> {
+        let quarantined = peer.device.as_ref().and_then(|id| self.devices.get(id));
+        let quarantined = quarantined.filter(|device| device.standing == Standing::Quarantined);
+        match quarantined {
+            Some(device) if device.zone != self.zone => Err(Refusal::Quarantined),
+            Some(device) if device.has_tls_key(&peer.spki) => Ok(()),
+            Some(_) => Err(Refusal::UnknownTlsKey),
+            None => self.may_connect(peer),
+        }
     }
 
     /// Whether a policy lets the device do this. The topic need not make sense: then no policy permits it.
@@ -240,6 +259,7 @@ impl View {
         // A device that is listed twice has no certain standing: nobody gets in as it.
         if let Some(first) = self.devices.get_mut(&id) {
             first.standing = Standing::Quarantined;
+            first.tls_keys.clear();
             self.unreadable += 1;
             return;
         }

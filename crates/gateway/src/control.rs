@@ -1,8 +1,8 @@
-//! The two calls to the control plane: handing up the spool, and asking for newer bundles. Does IO, decides nothing:
-//! [`crate::uplink`] and [`crate::bundle`] do.
+//! The calls to the control plane: handing up the spool, asking for newer bundles, and what devices ask for. Does IO, decides
+//! nothing: [`crate::uplink`], [`crate::bundle`] and [`crate::http`] do.
 //!
-//! Only this layer tries again: jittered exponential back-off up to `retry_max`, Retry-After honoured, for ever. What
-//! piles up meanwhile is bounded by the spool.
+//! What is the gateway's own is tried again here alone: jittered exponential back-off up to `retry_max`, Retry-After honoured,
+//! for ever. What piles up meanwhile is bounded by the spool. What a device asks for is asked once: it tries again by itself.
 
 use crate::bundle::{BundleError, Keeper, View};
 use crate::identity::random;
@@ -12,11 +12,12 @@ use crate::sealer::Sealer;
 use crate::spool::{Spool, SpoolError};
 use crate::uplink::{self, Outcome, Reply};
 use api::path;
+use api::update::CHECK_IN_ANSWER_BYTES_MAX;
 use arc_swap::ArcSwap;
 use bus::Offset;
-use model::Timestamp;
 use model::told;
 use model::uplink::Verdict;
+use model::{DeviceId, Timestamp};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use rustls::ClientConfig;
 use std::sync::{Arc, Mutex};
@@ -28,6 +29,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const UPLINK_TIMEOUT: Duration = Duration::from_secs(60);
 /// On top of what a question for a bundle may wait at control: 32 MiB over 8 Mbit/s.
 const BUNDLE_TIMEOUT: Duration = Duration::from_secs(40);
+/// Some 20 KiB of metadata over 512 kbit/s take a third of a second; making them, less. A device tries again by itself.
+const CHECK_IN_TIMEOUT: Duration = Duration::from_secs(20);
 /// The least time between two questions for a bundle that brought none.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// For how long an answer is still waited for at the end.
@@ -65,6 +68,18 @@ impl Link {
         answer(request, uplink::REPLY_BYTES_MAX).await
     }
 
+    /// A device's manifest, in its name.
+    pub async fn check_in(&self, device: &DeviceId, message: Vec<u8>) -> Reply {
+        let request = self
+            .http
+            .load()
+            .post(format!("{}{}?device={device}", self.base_url, path::GATEWAY_CHECK_IN))
+            .header(CONTENT_TYPE, "application/cose")
+            .timeout(CHECK_IN_TIMEOUT)
+            .body(message);
+        answer(request, CHECK_IN_ANSWER_BYTES_MAX).await
+    }
+
     async fn bundle(&self, after: u64, wait: Duration) -> Reply {
         let query = format!("after={after}&wait_s={}", wait.as_secs());
         let request = self
@@ -84,7 +99,7 @@ fn client(tls: &ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
-        .pool_max_idle_per_host(2)
+        .pool_max_idle_per_host(8)
         .build()
 }
 

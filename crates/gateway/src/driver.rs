@@ -5,6 +5,7 @@ use crate::admission::judge;
 use crate::bundle::{Peer, View};
 use crate::config::Config;
 use crate::control::now;
+use crate::http::Desk;
 use crate::limits::Pace;
 use crate::metrics::{Invariant, Metrics};
 use crate::refusal::Refusal;
@@ -40,6 +41,7 @@ pub(crate) struct Station {
     pub views: watch::Receiver<Option<Arc<View>>>,
     pub tls: ArcSwap<ServerConfig>,
     pub began: Instant,
+    pub desk: Desk,
     sessions: Mutex<Sessions>,
     paces: Mutex<HashMap<DeviceId, Pace>>,
 }
@@ -52,6 +54,7 @@ struct Sessions {
 }
 
 impl Station {
+    #[expect(clippy::too_many_arguments, reason = "each is another part of the station")]
     pub fn new(
         config: Config,
         site: String,
@@ -59,6 +62,7 @@ impl Station {
         spool: Spool,
         views: watch::Receiver<Option<Arc<View>>>,
         tls: Arc<ServerConfig>,
+        desk: Desk,
         began: Instant,
     ) -> Self {
         Self {
@@ -69,6 +73,7 @@ impl Station {
             views,
             tls: ArcSwap::new(tls),
             began,
+            desk,
             sessions: Mutex::default(),
             paces: Mutex::default(),
         }
@@ -81,6 +86,7 @@ impl Station {
     /// Forgets the pace of devices that are gone.
     pub fn retain_devices(&self, view: &View) {
         self.paces().retain(|device, _| view.knows_device(device));
+        self.desk.retain_devices(view);
     }
 
     /// A session opens: an older one of the same device hears of it.

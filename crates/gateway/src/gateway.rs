@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::control::{Link, Uplink, ask_for_bundle, follow_bundles};
 use crate::driver::Station;
 use crate::error::GatewayError;
+use crate::http::Desk;
 use crate::identity::{RENEWAL_LOOK, born, random};
 use crate::limits::Backoff;
 use crate::listener::listen;
@@ -86,7 +87,7 @@ impl Gateway {
             let open = move || Spool::open(disk, &data, spool, metrics);
             tokio::task::spawn_blocking(open).await.expect("opening the spool does not panic")?
         };
-        let tls = identity.server_config(ClientAuth::Required, Alpn::None)?;
+        let tls = identity.server_config(ClientAuth::Required, Alpn::MqttOrHttp11)?;
         let listener = bind(config.listen).await?;
         let local_addr = listener
             .local_addr()
@@ -104,6 +105,7 @@ impl Gateway {
             spool.clone(),
             keeper.watch(),
             tls,
+            Desk::new(link.clone()),
             began,
         ));
         let sealer = Arc::new(Mutex::new(sealer));
@@ -422,7 +424,7 @@ impl Renewal {
     /// Sessions go on under the old certificate; whoever connects from now on sees the new one.
     fn use_tls(&self) -> Result<(), GatewayError> {
         let server: Result<_, TlsError> =
-            self.identity.server_config(ClientAuth::Required, Alpn::None);
+            self.identity.server_config(ClientAuth::Required, Alpn::MqttOrHttp11);
         self.station.tls.store(server?);
         let client = self.identity.client_config(Alpn::Http11)?;
         self.link.renew(&client).map_err(GatewayError::Http)

@@ -15,6 +15,7 @@
 //! ```
 
 pub mod admission;
+pub mod ask;
 pub mod bundle;
 pub mod config;
 mod control;
@@ -23,6 +24,7 @@ mod error;
 pub mod frame;
 pub mod fuzz;
 mod gateway;
+mod http;
 mod identity;
 mod kept;
 pub mod limits;
@@ -33,6 +35,7 @@ mod reserve;
 pub mod sealer;
 pub mod session;
 pub mod spool;
+mod stall;
 mod status;
 pub mod uplink;
 

@@ -5,8 +5,10 @@
 
 use crate::bundle::Peer;
 use crate::driver::{Station, serve};
+use crate::http;
 use crate::limits::Bucket;
 use crate::refusal::Refusal;
+use keys::tls::HTTP11;
 use keys::{Leaf, Role};
 use model::Digest;
 use rustls::CertificateError;
@@ -93,6 +95,10 @@ async fn connect(
         return refuse(Refusal::TlsNoCertificate);
     };
     let peer = peer(certificate, &station.site);
+    // One port for both: what is spoken inside was agreed upon in the handshake (RFC 7301), and MQTT is what was said nothing of.
+    if stream.get_ref().1.alpn_protocol() == Some(HTTP11) {
+        return http::serve(station.clone(), stream, peer, from, stop).await;
+    }
     serve(station.clone(), stream, peer, from, began, stop).await;
 }
 

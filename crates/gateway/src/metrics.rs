@@ -57,6 +57,8 @@ pub struct Metrics {
     quarantined: IntCounterVec,
     verdicts: IntCounterVec,
     violations: IntCounterVec,
+    http_answers: IntCounterVec,
+    pub check_ins_away: IntCounter,
     pub connections: IntGauge,
     pub sessions: IntGauge,
     pub handshakes: IntCounter,
@@ -127,6 +129,21 @@ impl Metrics {
                     ),
                     &["invariant"],
                 ),
+            ),
+            http_answers: registered(
+                r,
+                IntCounterVec::new(
+                    Opts::new(
+                        "plimsoll_gateway_http_answers_total",
+                        "Answers to devices over HTTP, by what was asked for and their status.",
+                    ),
+                    &["what", "status"],
+                ),
+            ),
+            check_ins_away: counter(
+                r,
+                "check_ins_away_total",
+                "Check-ins that control did not answer, or put off.",
             ),
             connections: gauge(r, "connections", "Open TCP connections on the device listener."),
             sessions: gauge(r, "sessions", "Devices with an open MQTT session."),
@@ -252,6 +269,16 @@ impl Metrics {
         self.bundles_refused.with_label_values(&[label]).get()
     }
 
+    /// Counts an answer over HTTP. Both labels have few values: what is in the table of [`crate::ask`], and the statuses that the
+    /// gateway gives or hands on.
+    pub(crate) fn http_answered(&self, what: &str, status: u16) {
+        self.http_answers.with_label_values(&[what, &status.to_string()]).inc();
+    }
+
+    pub fn http_answers(&self, what: &str, status: u16) -> u64 {
+        self.http_answers.with_label_values(&[what, &status.to_string()]).get()
+    }
+
     pub fn verdict(&self, verdict: Verdict) {
         let label = match verdict {
             Verdict::Stored => "stored",
@@ -297,6 +324,9 @@ impl Metrics {
         }
         for reason in QuarantineReason::ALL {
             self.quarantined.with_label_values(&[reason.as_str()]);
+        }
+        for what in crate::ask::Ask::LABELS {
+            self.http_answers.with_label_values(&[what, "200"]);
         }
         for label in ["stored", "known", "quarantined"] {
             self.verdicts.with_label_values(&[label]);

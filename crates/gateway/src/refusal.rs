@@ -163,6 +163,14 @@ refusals! {
     /// No policy lets the device subscribe to this filter.
     PolicySubscribe = "policy_subscribe", 0x87, Message;
 
+    // HTTP.
+    /// As many HTTP connections of this device as there may be.
+    TooManyHttp = "too_many_http", 0, Silently;
+    /// A request, or the reading of its answer, took longer than it may.
+    HttpTimeout = "http_timeout", 0, Silently;
+    /// Not HTTP/1.1, or a head above its bounds.
+    HttpMalformed = "http_malformed", 0, Silently;
+
     /// The protocol library refused what our own framing had let through.
     Library = "library", 0x82, Connection;
 
@@ -179,6 +187,8 @@ refusals! {
     MessageUnknownKind = "message_unknown_kind", 0x99, Message;
     /// A name, number or time outside its domain.
     MessageOutOfDomain = "message_out_of_domain", 0x99, Message;
+    /// A manifest that speaks of another device.
+    MessageOtherDevice = "message_other_device", 0x99, Message;
     /// Sealed with a key that is not, or not yet, this device's.
     UnknownKey = "unknown_key", 0x87, Message;
     /// The signature does not verify.

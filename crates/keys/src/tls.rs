@@ -40,10 +40,15 @@ pub enum ClientAuth {
 /// What is spoken inside (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alpn {
-    /// MQTT: foreign clients name nothing.
+    /// MQTT, from an end that calls: foreign clients name nothing.
     None,
     Http11,
+    /// The listener of devices: one port for both. Who names nothing is taken for MQTT, as foreign clients are.
+    MqttOrHttp11,
 }
+
+/// What two ends have agreed upon that speak HTTP/1.1.
+pub const HTTP11: &[u8] = b"http/1.1";
 
 /// The end that listens. `chain` is in DER, leaf first.
 pub fn server(
@@ -104,7 +109,8 @@ impl Alpn {
     fn names(self) -> Vec<Vec<u8>> {
         match self {
             Self::None => vec![],
-            Self::Http11 => vec![b"http/1.1".to_vec()],
+            Self::Http11 => vec![HTTP11.to_vec()],
+            Self::MqttOrHttp11 => vec![b"mqtt".to_vec(), HTTP11.to_vec()],
         }
     }
 }

@@ -162,5 +162,38 @@ fn an_entry_that_cannot_be_read_is_left_out_alone() {
     let view = View::of(&twice, &us()).unwrap();
     let peer = Peer { device: Some(pump), spki: Digest([1; 32]) };
     assert_eq!(view.may_connect(&peer), Err(Refusal::Quarantined));
+    assert_eq!(view.may_check_in(&peer), Err(Refusal::UnknownTlsKey));
     assert_eq!(View::of(&bundle(1), &us()).unwrap().may_connect(&peer), Ok(()));
+}
+
+/// INV-AUTH-1: quarantine is what one comes back from, so it leaves the way to be told how; nothing else does.
+#[test]
+fn who_is_quarantined_may_check_in_and_have_no_session() {
+    let peer = |device: &str, spki| Peer {
+        device: Some(DeviceId::new(device).unwrap()),
+        spki: Digest([spki; 32]),
+    };
+    let mut told = bundle(1);
+    let mut asked = |standing, zone: &str, peer: &Peer| {
+        told.devices[0].standing = standing;
+        told.devices[0].zone = zone.into();
+        let view = View::of(&told, &us()).unwrap();
+        (view.may_connect(peer), view.may_check_in(peer))
+    };
+    let pump = peer("pump-1", 1);
+    use Standing::{Enrolled, Listed, Quarantined, Revoked};
+    assert_eq!(asked(Enrolled, "hall", &pump), (Ok(()), Ok(())));
+    assert_eq!(asked(Quarantined, "hall", &pump), (Err(Refusal::Quarantined), Ok(())));
+    for (standing, zone, peer, expected) in [
+        (Quarantined, "hall", peer("pump-1", 2), Refusal::UnknownTlsKey),
+        (Quarantined, "yard", pump.clone(), Refusal::Quarantined),
+        (Enrolled, "yard", pump.clone(), Refusal::PolicyConnect),
+        (Enrolled, "hall", peer("pump-1", 2), Refusal::UnknownTlsKey),
+        (Enrolled, "hall", peer("pump-2", 1), Refusal::UnknownDevice),
+        (Revoked, "hall", pump.clone(), Refusal::Revoked),
+        (Listed, "hall", pump.clone(), Refusal::NotEnrolled),
+        (Enrolled, "hall", Peer { device: None, spki: Digest([1; 32]) }, Refusal::NotADevice),
+    ] {
+        assert_eq!(asked(standing, zone, &peer).1, Err(expected), "{standing:?} {zone} {peer:?}");
+    }
 }

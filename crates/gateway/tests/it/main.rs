@@ -4,6 +4,7 @@
 mod admission;
 mod client;
 mod foreign;
+mod http;
 mod life;
 mod sessions;
 mod site;

@@ -56,7 +56,7 @@ pub struct Device {
     pub tls: SecretKey,
     pub chain: Vec<Vec<u8>>,
     pub seal: SecretKey,
-    anchor: Vec<u8>,
+    pub anchor: Vec<u8>,
 }
 
 impl Device {
@@ -149,6 +149,22 @@ struct State {
     batches: Vec<(model::KeyId, Counter)>,
     seals: Seals,
     certified_seals: usize,
+    desk: Desk,
+}
+
+/// What control answers to what gateways ask in the name of devices.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    /// It hangs up on all of it.
+    pub is_away: bool,
+    /// Status, Retry-After and body of the answer to a check-in.
+    pub check_in: (u16, Option<u64>, Vec<u8>),
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self { is_away: false, check_in: (200, None, b"{\"format\":1}".to_vec()) }
+    }
 }
 
 /// What EST says to who asks for a sealing certificate.
@@ -184,6 +200,8 @@ pub struct Site {
     taken: watch::Sender<Vec<Taken>>,
     generation: watch::Sender<u64>,
     calls: watch::Sender<u64>,
+    /// What was asked in the name of devices: the path, and what came with it.
+    asked: watch::Sender<Vec<(String, Vec<u8>)>>,
     pub control: SocketAddr,
 }
 
@@ -203,6 +221,7 @@ impl Site {
             taken: watch::channel(Vec::new()).0,
             generation: watch::channel(0).0,
             calls: watch::channel(0).0,
+            asked: watch::channel(Vec::new()).0,
             control: listener.local_addr().unwrap(),
         });
         let serving = site.clone();
@@ -324,6 +343,16 @@ impl Site {
         called.await.expect("the gateway tries again").unwrap();
     }
 
+    /// Changes what control answers to what devices ask for.
+    pub fn desk(&self, change: impl FnOnce(&mut Desk)) {
+        change(&mut self.state().desk);
+    }
+
+    /// What devices have asked for, as far as it came to control.
+    pub fn asked(&self) -> Vec<(String, Vec<u8>)> {
+        self.asked.borrow().clone()
+    }
+
     pub fn batches(&self) -> Vec<(model::KeyId, Counter)> {
         self.state().batches.clone()
     }
@@ -346,6 +375,14 @@ impl Site {
                 Some(bundle) => (200, None, bundle),
                 None => (204, None, Vec::new()),
             }
+        } else if path.starts_with(api::path::GATEWAY_CHECK_IN) {
+            assert_eq!(leaf.role.to_string(), format!("gateway {GATEWAY}"));
+            self.asked.send_modify(|asked| asked.push((path, body)));
+            let desk = self.state().desk.clone();
+            if desk.is_away {
+                return None;
+            }
+            desk.check_in
         } else {
             assert_eq!(path, api::path::GATEWAY_UPLINK);
             assert_eq!(leaf.role.to_string(), format!("gateway {GATEWAY}"));
