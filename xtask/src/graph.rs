@@ -20,7 +20,7 @@ const TIERS: [(&str, &[&str]); 7] = [
     ("disk", &["disk"]),
     ("engines", &["keys", "bus", "evidence", "store"]),
     ("stations", &["agent", "gateway", "control"]),
-    ("edges", &["cli", "sim"]),
+    ("edges", &["cli", "sim", "app"]),
     ("tools", &["bench", "fuzz", "xtask"]),
 ];
 
