@@ -83,6 +83,36 @@ impl Flash for FileFlash {
     }
 }
 
+/// The journal's sectors, to be looked at beside the process that has them open. What is seen may be some writes old.
+#[derive(Debug)]
+pub struct Look(FileFlash);
+
+impl Look {
+    pub fn new(disk: SharedDisk, dir: &Path) -> Self {
+        Self(FileFlash { disk, dir: dir.to_owned() })
+    }
+}
+
+impl Flash for Look {
+    type Error = io::Error;
+
+    fn geometry(&self) -> Geometry {
+        GEOMETRY
+    }
+
+    fn read(&mut self, sector: u16, at: u32, into: &mut [u8]) -> io::Result<()> {
+        self.0.read(sector, at, into)
+    }
+
+    fn program(&mut self, _: u16, _: u32, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn erase(&mut self, _: u16) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+}
+
 /// The two images.
 #[derive(Debug, Clone)]
 pub struct FileSlots {

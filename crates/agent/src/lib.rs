@@ -10,6 +10,7 @@
 //! One reading's way through the files: `sources/` → [`pack`] → [`seal`] (with its number from [`counter`]) →
 //! [`backlog`] → [`session`] → the gateway's PUBACK → [`backlog`] again, which forgets it.
 
+pub mod application;
 pub mod backlog;
 pub mod clock;
 pub mod counter;
@@ -17,10 +18,12 @@ mod cursor;
 pub mod driver;
 pub mod feed;
 pub mod flash;
+pub mod launch;
 pub mod link;
 mod losses;
 pub mod pack;
 pub mod position;
+pub mod process;
 mod record;
 pub mod recording;
 pub mod seal;

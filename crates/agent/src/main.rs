@@ -2,7 +2,9 @@
 
 use agent::backlog::{BYTES_DEFAULT, BacklogConfig, Full};
 use agent::clock::SystemClock;
+use agent::launch;
 use agent::link::Place;
+use agent::process;
 use agent::recording;
 use agent::sources::replay::AsOf;
 use agent::station::{self, Config, Source};
@@ -11,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 use disk::RealDisk;
 use model::envelope::Algorithm;
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,6 +41,28 @@ enum Command {
     /// Enrol if need be, then sample, seal and publish until SIGTERM. SIGHUP: move on to the next gateway. SIGUSR1: rotate
     /// the sealing key.
     Run(Box<Run>),
+    /// Run the agent out of its own slots, and start it again when it ends: it can then be updated as what it updates is.
+    Launch {
+        /// The device's directory, in which `plimsoll-agent` was provisioned as a product.
+        #[arg(long)]
+        data: PathBuf,
+        /// How long an agent on trial may take to confirm itself, in milliseconds. Longer than its own `--trial-ms`.
+        #[arg(long, value_name = "MS", default_value_t = launch::TRIAL.as_millis() as u64, value_parser = clap::value_parser!(u64).range(1_000..=86_400_000))]
+        trial_ms: u64,
+        /// End in good order when standard input ends, too.
+        #[arg(long)]
+        end_with_stdin: bool,
+        /// What the agent is started with: `run` and its options.
+        #[arg(last = true, required = true)]
+        args: Vec<OsString>,
+    },
+    /// Become a program that dies with its parent. The agent starts applications by it; nobody else has a use for it.
+    #[command(hide = true)]
+    Attend {
+        parent: u32,
+        #[arg(last = true, required = true)]
+        program: Vec<OsString>,
+    },
     /// Write this host's metrics to a recording (CSV) that `run --replay` reads.
     Record {
         /// For how long.
@@ -213,6 +238,25 @@ fn run(command: Command) -> Result<()> {
             start_log(run.log_json);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(station::run(run.config()))
+        }
+        Command::Launch { data, trial_ms, end_with_stdin, args } => {
+            start_log(false);
+            let config = launch::Config {
+                dir: data,
+                args,
+                trial: Duration::from_millis(trial_ms),
+                stop: launch::STOP,
+                attendant: process::ATTENDANT.into(),
+            };
+            let stdin = end_with_stdin.then(station::watch_stdin).transpose()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(launch::run(config, stdin))
+        }
+        Command::Attend { parent, program } => {
+            let (program, args) = program.split_first().context("no program")?;
+            let error = process::attend(parent, Path::new(program), args);
+            let _ = writeln!(std::io::stderr(), "cannot execute {}: {error}", program.display());
+            std::process::exit(process::NOT_EXECUTED)
         }
         Command::Record { seconds, interval_ms, out } => {
             let interval = Duration::from_millis(interval_ms);

@@ -131,7 +131,7 @@ impl Signals {
 }
 
 /// Reads standard input to its end, on a thread that nobody waits for: what stands in it is of no interest.
-fn watch_stdin() -> Result<watch::Receiver<bool>> {
+pub fn watch_stdin() -> Result<watch::Receiver<bool>> {
     let (tell, ended) = watch::channel(false);
     std::thread::Builder::new().name("stdin".into()).spawn(move || {
         // An error is an end too: there is nobody to be heard any more.

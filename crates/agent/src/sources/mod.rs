@@ -1,5 +1,6 @@
 //! Where readings come from. Each source reads at its edge and hands over typed [`crate::pack::Sample`]s.
 
+pub mod app;
 pub mod host;
 pub mod replay;
 
