@@ -92,6 +92,10 @@ impl Site {
         )?;
         file::load_or_generate(disk.as_ref(), &dir.join("control.key"), Algorithm::Esp256)?;
         found_director(disk.as_ref(), data, is_new, now)?;
+        let evidence =
+            file::load_or_generate(disk.as_ref(), &dir.join("evidence.key"), Algorithm::Ed25519)?;
+        let log = control::ledger::log_key(&file.name, evidence.public())?;
+        keep(disk.as_ref(), &dir.join("evidence.pub"), format!("{log}\n").as_bytes())?;
         let bus_key = MacKey::new(secret(disk.as_ref(), &dir.join("bus.key"))?);
         let token = hex::encode(&secret(disk.as_ref(), &dir.join("api.secret"))?);
         let shown = format!("{token}\n");
@@ -124,6 +128,11 @@ impl Site {
     /// The key of control's own listener. It is read where it is used, so that nothing else holds it.
     pub fn control_key(&self) -> Result<SecretKey> {
         Ok(file::load(&RealDisk, &self.dir.join("control.key"))?)
+    }
+
+    /// The key of the evidence log. Its public half is in `evidence.pub`, for auditors.
+    pub fn evidence_key(&self) -> Result<SecretKey> {
+        Ok(file::load(&RealDisk, &self.dir.join("evidence.key"))?)
     }
 
     /// Where control keeps the certificate of its own listener.

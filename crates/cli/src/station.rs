@@ -215,6 +215,11 @@ fn control_config(
         bus_key: site.bus_key.clone(),
         director: site.director(data)?,
         images: images(data, options)?,
+        evidence: control::config::Evidence {
+            disk: Arc::new(RealDisk),
+            dir: data.join("control/evidence"),
+            key: site.evidence_key()?,
+        },
         limits: control::Limits::default(),
     })
 }

@@ -101,6 +101,8 @@ pub enum Scope {
     FleetRead,
     FleetWrite,
     Metrics,
+    /// What was done, by whom, and the log that proves it.
+    Audit,
 }
 
 impl Scope {
@@ -111,7 +113,8 @@ impl Scope {
             (_, Anonymous) => false,
             (Self::Enrol, IDevId | Device | Gateway) => true,
             (Self::Gateway, Gateway) => true,
-            (Self::Query | Self::FleetRead | Self::FleetWrite | Self::Metrics, Operator) => true,
+            (Self::Query | Self::FleetRead | Self::FleetWrite, Operator) => true,
+            (Self::Metrics | Self::Audit, Operator) => true,
             _ => false,
         }
     }
@@ -126,7 +129,7 @@ impl Scope {
             Self::Public => "anybody",
             Self::Enrol => "an IDevID, a device or a gateway, by its certificate",
             Self::Gateway => "a gateway, by its certificate",
-            Self::Query | Self::FleetRead | Self::FleetWrite | Self::Metrics => {
+            Self::Query | Self::FleetRead | Self::FleetWrite | Self::Metrics | Self::Audit => {
                 "an operator, by bearer token"
             }
         }
@@ -154,6 +157,10 @@ pub enum Endpoint {
     Blob,
     Releases,
     RefreshReleases,
+    Events,
+    EvidenceCheckpoint,
+    EvidenceTile,
+    EvidenceExport,
     Metrics,
     Health,
 }
@@ -165,7 +172,7 @@ pub enum Method {
 }
 
 impl Endpoint {
-    pub const ALL: [Endpoint; 20] = [
+    pub const ALL: [Endpoint; 24] = [
         Self::CaCerts,
         Self::SealCaCerts,
         Self::Enroll,
@@ -184,6 +191,10 @@ impl Endpoint {
         Self::Blob,
         Self::Releases,
         Self::RefreshReleases,
+        Self::Events,
+        Self::EvidenceCheckpoint,
+        Self::EvidenceTile,
+        Self::EvidenceExport,
         Self::Metrics,
         Self::Health,
     ];
@@ -209,6 +220,10 @@ impl Endpoint {
             Self::Blob => "blob",
             Self::Releases => "releases",
             Self::RefreshReleases => "refresh_releases",
+            Self::Events => "events",
+            Self::EvidenceCheckpoint => "evidence_checkpoint",
+            Self::EvidenceTile => "evidence_tile",
+            Self::EvidenceExport => "evidence_export",
             Self::Metrics => "metrics",
             Self::Health => "health",
         }
@@ -220,13 +235,16 @@ impl Endpoint {
             Self::Devices | Self::Metrics | Self::Health => Method::Get,
             Self::Images | Self::Blob | Self::Releases => Method::Get,
             Self::RefreshReleases => Method::Post,
+            Self::Events | Self::EvidenceCheckpoint => Method::Get,
+            Self::EvidenceTile | Self::EvidenceExport => Method::Get,
             Self::Enroll | Self::Reenroll | Self::SealEnroll | Self::SealReenroll => Method::Post,
             Self::Uplink | Self::Query | Self::Ownership => Method::Post,
             Self::Revoke | Self::Quarantine | Self::Release => Method::Post,
         }
     }
 
-    /// In the router's grammar: `{id}` stands for a device id, `{name}` for a metadata file, `{digest}` for a SHA-256.
+    /// In the router's grammar: `{id}` stands for a device id, `{name}` for a metadata file, `{digest}` for a SHA-256,
+    /// `{*name}` for all the rest.
     pub fn path(self) -> String {
         let est = |rest: &str| format!("{}/{rest}", path::EST);
         let sealed = |rest: &str| format!("{}/{}/{rest}", path::EST, path::EST_SEAL_LABEL);
@@ -250,6 +268,10 @@ impl Endpoint {
             Self::Blob => format!("{}/{{digest}}", path::GATEWAY_BLOBS),
             Self::Releases => path::RELEASES.to_owned(),
             Self::RefreshReleases => format!("{}/refresh", path::RELEASES),
+            Self::Events => path::EVENTS.to_owned(),
+            Self::EvidenceCheckpoint => format!("{}/checkpoint", path::EVIDENCE),
+            Self::EvidenceTile => format!("{}/tile/{{*name}}", path::EVIDENCE),
+            Self::EvidenceExport => format!("{}/export", path::EVIDENCE),
             Self::Metrics => path::METRICS.to_owned(),
             Self::Health => path::HEALTH.to_owned(),
         }
@@ -267,6 +289,8 @@ impl Endpoint {
             Self::Query => Scope::Query,
             Self::Devices => Scope::FleetRead,
             Self::Revoke | Self::Quarantine | Self::Release | Self::Ownership => Scope::FleetWrite,
+            Self::Events | Self::EvidenceCheckpoint => Scope::Audit,
+            Self::EvidenceTile | Self::EvidenceExport => Scope::Audit,
             Self::Metrics => Scope::Metrics,
         }
     }
@@ -431,6 +455,10 @@ mod tests {
                 | Endpoint::Ownership
                 | Endpoint::Releases
                 | Endpoint::RefreshReleases
+                | Endpoint::Events
+                | Endpoint::EvidenceCheckpoint
+                | Endpoint::EvidenceTile
+                | Endpoint::EvidenceExport
                 | Endpoint::Metrics => &[Operator],
             };
             assert_eq!(admitted, expected, "{endpoint:?}");

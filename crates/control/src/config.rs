@@ -2,6 +2,7 @@
 
 use crate::director::Terms;
 use crate::releases::Source;
+use disk::SharedDisk;
 use keys::ca::Authority;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -36,6 +37,8 @@ pub struct Config {
     pub director: Director,
     /// `None`: nothing is published, and everything else works.
     pub images: Option<Images>,
+    /// The log of what was done.
+    pub evidence: Evidence,
     pub limits: Limits,
 }
 
@@ -56,6 +59,16 @@ pub struct Images {
     pub first_root: Option<Vec<u8>>,
     /// Where what was taken is kept, so that it never goes back.
     pub kept: PathBuf,
+}
+
+/// Where the evidence log is, and who signs its checkpoints.
+#[derive(Debug)]
+pub struct Evidence {
+    pub disk: SharedDisk,
+    /// Made if it is not there and the registry knows of no log.
+    pub dir: PathBuf,
+    /// Ed25519; it signs checkpoints and nothing else. The log's name is the site's, with `/evidence` behind it.
+    pub key: SecretKey,
 }
 
 /// Every bound, and what happens beyond it.

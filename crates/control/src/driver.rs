@@ -9,6 +9,7 @@ use crate::enrol::Terms;
 use crate::error::{Fatal, StartError};
 use crate::images;
 use crate::known::Known;
+use crate::ledger::Ledger;
 use crate::listener::{self, Listener};
 use crate::metrics::Metrics;
 use crate::registry::{ChangeError, Changed, Registry};
@@ -83,8 +84,10 @@ impl Control {
             None => Releases::none(),
         };
         let registry = Registry::open(&config.registry, &config.site, &config.policies).await?;
+        let ledger = Ledger::start(&registry, &config.site, config.evidence, &metrics).await?;
         let station = Arc::new(Station {
             registry,
+            ledger,
             authority: config.authority,
             own,
             ca_certs,
@@ -139,7 +142,10 @@ impl Control {
 
     /// Puts a serial number on the ownership list, as `POST /v1/ownership` does. To list it again as it is changes nothing.
     pub async fn list(&self, entry: &Ownership) -> Result<Changed, ChangeError> {
-        self.station.registry.list(entry, now()).await
+        self.station.ledger.may_widen()?;
+        let changed = self.station.registry.list(entry, now()).await?;
+        self.station.ledger.covered(changed.events).await?;
+        Ok(changed)
     }
 
     pub fn registry(&self) -> &Registry {
@@ -186,6 +192,7 @@ impl Control {
             self.station.phase.send_replace(Phase::Cut);
             self.connections.wait().await;
         }
+        self.station.ledger.end().await;
         self.station.registry.close().await;
         tracing::info!("control has ended");
     }
@@ -212,8 +219,16 @@ fn keep_certificate(station: &Arc<Station>, tasks: &TaskTracker) {
     });
 }
 
-/// A bus or registry that failed has failed for good, whether or not a request meets it.
+/// A bus, registry or evidence log that failed has failed for good, whether or not a request meets it.
 fn watch_for_failure(station: &Arc<Station>, tasks: &TaskTracker) {
+    let (failing, failed, draining) =
+        (station.clone(), station.ledger.failed(), station.reached(Phase::Draining));
+    tasks.spawn(async move {
+        tokio::select! {
+            why = failed => failing.fail(Fatal::Evidence { why }),
+            () = draining => {}
+        }
+    });
     let mut sources: Vec<(watch::Receiver<bool>, Fatal)> = station
         .shards
         .iter()

@@ -3,9 +3,11 @@
 use crate::certificate::CertificateError;
 use crate::config::TOKEN_CHARS_MIN;
 use crate::director::BadRoot;
+use crate::ledger::LedgerError;
 use crate::registry::RegistryError;
 use crate::releases::KeptError;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -27,6 +29,8 @@ pub enum StartError {
     Director(#[from] BadRoot),
     #[error("the vendor's image repository cannot be used")]
     Images(#[from] KeptError),
+    #[error("the evidence log cannot be gone on with")]
+    Evidence(#[from] LedgerError),
     #[error("metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
     #[error("cannot listen on {at}")]
@@ -40,4 +44,6 @@ pub enum Fatal {
     Bus { shard: usize },
     #[error("the registry can neither be written nor read")]
     Registry,
+    #[error("the evidence log takes no event any more: {why}")]
+    Evidence { why: Arc<str> },
 }

@@ -27,13 +27,14 @@ pub(crate) async fn ca_certs(station: &Station) -> Result<Response, Failure> {
     Ok(answer(station.ca_certs.clone()))
 }
 
-/// RFC 7030 §4.2. Decided, issued and stored, in this order, before the answer.
+/// RFC 7030 §4.2. Decided, issued, stored and logged, in this order, before the answer.
 pub(crate) async fn enroll(station: &Arc<Station>, call: Call) -> Result<Response, Failure> {
     let applicant = call.caller.applicant().ok_or_else(|| {
         station.past_its_scope("an IDevID, a device or a gateway, by its certificate", &call.caller)
     })?;
     let purpose = call.endpoint.purpose().expect("this endpoint certifies a key");
     let csr = read(&call).await?;
+    station.ledger.may_widen()?;
     let (authority, terms, at) = (station.authority.clone(), station.terms.clone(), now());
     let decided = station
         .registry
@@ -53,6 +54,8 @@ pub(crate) async fn enroll(station: &Arc<Station>, call: Call) -> Result<Respons
         device = %changed.device.id, purpose = purpose.as_str(), key = %issued.key.shown_id(),
         generation = changed.generation, "certificate issued"
     );
+    // What proves that it was issued is durable before it is given out (INV-EVID-1).
+    station.ledger.covered(changed.events).await?;
     let bag = pkcs7::encode(&[issued.certificate]).map_err(|error| Failure::internal(&error))?;
     Ok(answer(encode_body(&bag)))
 }

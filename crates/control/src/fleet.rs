@@ -54,22 +54,35 @@ pub(crate) async fn set_standing(station: &Station, mut call: Call) -> Result<Re
         .map_err(|error| Failure::bad_request("bad_name", error.body_text()))?;
     let id =
         DeviceId::new(id).map_err(|error| Failure::bad_request("bad_name", error.to_string()))?;
+    let widens = to == Standing::Enrolled;
+    if widens {
+        station.ledger.may_widen()?;
+    }
     let changed = station.registry.set_standing(&id, to, now()).await;
-    changed_answer(station, changed, call.endpoint.as_str())
+    let (events, answer) = changed_answer(station, changed, call.endpoint.as_str())?;
+    match widens {
+        true => station.ledger.covered(events).await?,
+        false => station.ledger.covered_if_soon(events).await,
+    }
+    Ok(answer)
 }
 
 pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Failure> {
     call.expect_operator(station)?;
     let entry: Ownership = call.json(BODY_BYTES_MAX).await?;
+    station.ledger.may_widen()?;
     let changed = station.registry.list(&entry, now()).await;
-    changed_answer(station, changed, "list")
+    let (events, answer) = changed_answer(station, changed, "list")?;
+    station.ledger.covered(events).await?;
+    Ok(answer)
 }
 
+/// The answer, and how many events a checkpoint has to cover before it leaves.
 fn changed_answer(
     station: &Station,
     changed: Result<Changed, ChangeError>,
     act: &str,
-) -> Result<Response, Failure> {
+) -> Result<(u64, Response), Failure> {
     let changed = changed.map_err(|error| match error {
         ChangeError::Registry(error) => station.failed_to_store(error),
         error => error.into(),
@@ -78,13 +91,15 @@ fn changed_answer(
         device = %changed.device.id, act, standing = changed.device.standing.as_str(),
         generation = changed.generation, "fleet changed"
     );
-    let Changed { generation, device, .. } = changed;
-    Ok(json_answer(&api::Changed { generation, device: device.shown() }))
+    let Changed { generation, device, events } = changed;
+    Ok((events, json_answer(&api::Changed { generation, device: device.shown() })))
 }
 
 pub(crate) async fn metrics(station: &Station, call: Call) -> Result<Response, Failure> {
     call.expect_operator(station)?;
     station.metrics.look_at(&station.registry.directory(), station.keys.seal_max);
+    let events = i64::try_from(station.registry.events()).unwrap_or(i64::MAX);
+    station.metrics.evidence_events.set(events);
     let own = std::iter::once(&station.metrics.registry);
     let page = page(own.chain(&station.registries)).map_err(|error| {
         tracing::error!(error = %told(&error), "metrics cannot be written");

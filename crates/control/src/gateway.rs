@@ -50,6 +50,8 @@ pub(crate) async fn bundle(station: &Station, call: Call) -> Result<Response, Fa
             return Err(from_the_future(after, generation));
         }
         if after < generation {
+            // Who is let in by it is let in by evidence. A revocation does not wait long for that.
+            station.ledger.covered_if_soon(station.registry.events()).await;
             let (site, policies) = (&station.terms.site, &station.policies);
             let bundle = bundle::compile(&directory, &gateway, site, policies, station.keys, now());
             return Ok(json_answer(&bundle));

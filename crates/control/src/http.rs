@@ -4,7 +4,7 @@ use crate::call::{Call, Unread, text};
 use crate::caller::{Caller, Denied, Endpoint, Method, Peer, Scope, authorise, recognise};
 use crate::problem::Failure;
 use crate::station::{Station, now};
-use crate::{est, fleet, gateway, images, query};
+use crate::{audit, est, fleet, gateway, images, query};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
@@ -140,6 +140,10 @@ fn carry_out<'a>(
             Box::pin(fleet::set_standing(station, call))
         }
         Endpoint::Ownership => Box::pin(fleet::list(station, call)),
+        Endpoint::Events => Box::pin(audit::events(station, call)),
+        Endpoint::EvidenceCheckpoint => Box::pin(audit::checkpoint(station, call)),
+        Endpoint::EvidenceTile => Box::pin(audit::tile(station, call)),
+        Endpoint::EvidenceExport => Box::pin(audit::export(station, call)),
         Endpoint::Metrics => Box::pin(fleet::metrics(station, call)),
         Endpoint::Health => Box::pin(async { health(station) }),
     }
@@ -200,6 +204,11 @@ mod tests {
             bus_key: trust::mac::MacKey::new([7; 32]),
             director: director(),
             images: None,
+            evidence: crate::config::Evidence {
+                disk: Arc::new(RealDisk),
+                dir: at("evidence"),
+                key: keys::file::draw(Algorithm::Ed25519).unwrap(),
+            },
             limits: Limits::default(),
         };
         Control::start(config, Arc::new(NoStore), shards.writers().to_vec(), vec![]).await.unwrap()

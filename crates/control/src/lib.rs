@@ -15,10 +15,12 @@
 //! | `driver`, `certificate`, `listener`, `http` | start and end, what the listener shows, connections, the way of a request |
 //! | [`releases`] | the vendor's repository, read and verified as a device would |
 //! | [`director`] | what devices are told, signed |
-//! | `est`, `gateway`, `images`, `fleet`, `query` | one group of calls each |
+//! | `ledger` | events become the evidence log, and what waits for that goes on |
+//! | `est`, `gateway`, `images`, `fleet`, `query`, `audit` | one group of calls each |
 //!
 //! `docs/api.md` is the contract with callers.
 
+mod audit;
 pub mod bundle;
 mod call;
 pub mod caller;
@@ -35,6 +37,7 @@ mod gateway;
 mod http;
 mod images;
 pub mod known;
+pub mod ledger;
 mod listener;
 pub mod metrics;
 mod problem;

@@ -6,16 +6,17 @@ use api::{Role, Standing};
 use model::uplink::{QuarantineReason, Verdict};
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use std::collections::BTreeMap;
 
 /// The invariants that control looks at a second time, behind what holds them: a counter each, which must stay at 0.
-pub const INVARIANTS: [&str; 7] = [
+pub const INVARIANTS: [&str; 8] = [
     "INV-ACK-1",
     "INV-AUTH-1",
     "INV-COST-1",
+    "INV-EVID-1",
     "INV-FRESH-1",
     "INV-LEAST-1",
     "INV-PURP-1",
@@ -52,6 +53,10 @@ pub struct Metrics {
     pub director_behind: IntCounter,
     pub director_root_ends: IntGauge,
     pub leases: IntCounter,
+    pub evidence_events: IntGauge,
+    pub evidence_covered: IntGauge,
+    pub evidence_checkpoints_failed: IntCounter,
+    pub evidence_checkpoint_seconds: Histogram,
     pub violations: IntCounterVec,
 }
 
@@ -84,6 +89,12 @@ impl Metrics {
             &["role", "standing"],
         )?;
         registry.register(Box::new(devices.clone()))?;
+        let opts = HistogramOpts::new(
+            "plimsoll_evidence_checkpoint_seconds",
+            "From the events of a group to the checkpoint that covers them.",
+        );
+        let evidence_checkpoint_seconds = Histogram::with_opts(opts.buckets(SECONDS.to_vec()))?;
+        registry.register(Box::new(evidence_checkpoint_seconds.clone()))?;
         let metrics = Self {
             requests: counters(
                 "plimsoll_control_requests_total",
@@ -170,6 +181,19 @@ impl Metrics {
                 "When the Director's root ends: after that no device follows it.",
             )?,
             leases: counter("plimsoll_director_leases_total", "Leases signed.")?,
+            evidence_events: gauge(
+                "plimsoll_evidence_events",
+                "Events of what was done, in the registry.",
+            )?,
+            evidence_covered: gauge(
+                "plimsoll_evidence_covered",
+                "Events that a durable checkpoint of the evidence log covers.",
+            )?,
+            evidence_checkpoints_failed: counter(
+                "plimsoll_evidence_checkpoints_failed_total",
+                "Checkpoints that could not be made. While they cannot, what widens is refused.",
+            )?,
+            evidence_checkpoint_seconds,
             violations: counters(
                 "plimsoll_invariant_violations_total",
                 "Invariants found broken. Must stay at 0.",

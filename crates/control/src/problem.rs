@@ -2,6 +2,7 @@
 
 use crate::caller::Denied;
 use crate::enrol;
+use crate::ledger::NotCovered;
 use crate::registry::{ChangeError, RegistryError};
 use crate::uplink::CallRefusal;
 use api::{Problem, QueryError, problem};
@@ -145,6 +146,21 @@ impl From<RegistryError> for Failure {
     }
 }
 
+impl From<NotCovered> for Failure {
+    fn from(error: NotCovered) -> Self {
+        let (word, title) = match &error {
+            NotCovered::NotBegun { .. } => {
+                ("evidence_unavailable", "what is done could not be proven; it was not done")
+            }
+            NotCovered::Trouble { .. } | NotCovered::TooSlow => {
+                ("evidence_behind", "it is done, and cannot be proven yet")
+            }
+        };
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, word, title, told(&error)).retry_after(ROOM_S)
+    }
+}
+
 impl From<ChangeError> for Failure {
     fn from(error: ChangeError) -> Self {
         let detail = told(&error);
@@ -159,6 +175,7 @@ impl From<ChangeError> for Failure {
             ChangeError::Unknown(_) => {
                 Self::new(StatusCode::NOT_FOUND, "unknown_device", "no such device", detail)
             }
+            ChangeError::NotCovered(error) => error.into(),
             ChangeError::Registry(error) => error.into(),
         }
     }

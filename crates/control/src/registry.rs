@@ -11,12 +11,14 @@
 //! ```
 //!
 //! Every change is one transaction ([`Registry::step`]) with its events, durable (`synchronous=FULL`) before anybody sees
-//! it. One of the directory also raises the generation. Times are microseconds since 1970. A second process that opens the file is refused, for as long as the first one
-//! lives: its directory would not see the other's changes.
+//! it; one of the directory also raises the generation. Times are microseconds since 1970. A second process that opens the
+//! file is refused, for as long as the first one lives: its directory would not see the other's changes.
 
+mod events;
 mod step;
 
 use crate::directory::{Device, Directory, Key, NotDrawn, moves};
+use crate::ledger::NotCovered;
 use crate::{director, images};
 use api::{Ownership, Purpose, Role, Standing};
 use disk::{Disk, RealDisk};
@@ -170,6 +172,8 @@ pub enum ChangeError {
     #[error(transparent)]
     NotDrawn(#[from] NotDrawn),
     #[error(transparent)]
+    NotCovered(#[from] NotCovered),
+    #[error(transparent)]
     Registry(#[from] RegistryError),
 }
 
@@ -200,6 +204,8 @@ struct Inner {
     writer: Mutex<Option<SqliteConnection>>,
     /// The new numbers are seen before the new directory is.
     numbers: watch::Sender<Numbers>,
+    /// How many events there are, for who writes them to the log.
+    events: watch::Sender<u64>,
     directory: watch::Sender<Arc<Directory>>,
     /// After a write failed and the file could not be read back either, nothing is known and nothing more is answered.
     failed: watch::Sender<bool>,
@@ -237,6 +243,7 @@ impl Registry {
             path: path.to_owned(),
             writer: Mutex::new(Some(writer)),
             numbers: watch::Sender::new(numbers),
+            events: watch::Sender::new(numbers.events),
             directory: watch::Sender::new(Arc::new(now)),
             failed: watch::Sender::new(false),
         })))
@@ -260,6 +267,11 @@ impl Registry {
     /// How many events there are. All that the directory shows is told by them.
     pub fn events(&self) -> u64 {
         self.0.numbers.borrow().events
+    }
+
+    /// Changes with every event.
+    pub fn watch_events(&self) -> watch::Receiver<u64> {
+        self.0.events.subscribe()
     }
 
     /// Becomes true when the file can neither be written nor read: the process stops.
@@ -460,11 +472,18 @@ impl Registry {
             }
         };
         tx.commit().await.map_err(Ended::Unknown)?;
-        self.0.numbers.send_if_modified(|known| std::mem::replace(known, numbers) != numbers);
+        self.show(numbers);
         if !Arc::ptr_eq(&before, &directory) {
             self.0.directory.send_replace(directory);
         }
         Ok(Done { value, events: numbers.events })
+    }
+
+    fn show(&self, numbers: Numbers) {
+        self.0.numbers.send_replace(numbers);
+        self.0
+            .events
+            .send_if_modified(|events| std::mem::replace(events, numbers.events) != numbers.events);
     }
 
     /// Reads, between two changes. What the closure writes is not kept.
@@ -496,7 +515,7 @@ impl Registry {
         match found.await {
             Ok((connection, directory, numbers)) => {
                 *writer = Some(connection);
-                self.0.numbers.send_replace(numbers);
+                self.show(numbers);
                 self.0.directory.send_replace(Arc::new(directory));
                 Ok(())
             }

@@ -8,6 +8,7 @@ use crate::director::Director;
 use crate::enrol::Terms;
 use crate::error::Fatal;
 use crate::known::Known;
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::problem::Failure;
 use crate::registry::{Registry, RegistryError};
@@ -26,6 +27,7 @@ use trust::mac::MacKey;
 /// What every request shares.
 pub(crate) struct Station {
     pub registry: Registry,
+    pub ledger: Ledger,
     pub authority: Arc<Authority>,
     /// What the listener shows.
     pub own: Own,

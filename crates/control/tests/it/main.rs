@@ -2,6 +2,7 @@
 
 mod access;
 mod enrolment;
+mod evidence;
 mod fleet;
 mod listener;
 mod polling;

@@ -39,6 +39,8 @@ pub struct Setup {
     pub director: SecretKey,
     /// The vendor's repository that control reads, and the first root that it trusts.
     pub images: Option<(Arc<dyn Source>, Vec<u8>)>,
+    pub evidence_disk: SharedDisk,
+    pub evidence_key: SecretKey,
 }
 
 impl Default for Setup {
@@ -56,6 +58,8 @@ impl Default for Setup {
             registries: Vec::new(),
             director: secret(Algorithm::Ed25519),
             images: None,
+            evidence_disk: Arc::new(RealDisk),
+            evidence_key: SecretKey::from_random(Algorithm::Ed25519, &[9; 32]).unwrap(),
         }
     }
 }
@@ -268,6 +272,11 @@ pub async fn start(
             first_root: Some(root),
             kept: dir.path().join("control/images"),
         }),
+        evidence: control::config::Evidence {
+            disk: setup.evidence_disk,
+            dir: dir.path().join("control/evidence"),
+            key: setup.evidence_key,
+        },
         limits: setup.limits,
     };
     let writers = shards.writers().to_vec();
