@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What to roll out, to whom, in which steps, and when to stop. Times in milliseconds; shares in percent (0 to 100, six
-/// decimals count). Nothing of it can be changed later: who has another mind makes another rollout.
+/// What to roll out, to whom, in which steps, and when to stop. Times in milliseconds; shares in percent (above 0,
+/// at most 100; four decimals count). Nothing of it can be changed later: who has another mind makes another rollout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewRollout {

@@ -5,6 +5,7 @@
 
 use crate::directory::{Device, Directory};
 use crate::enrol::Applicant;
+use api::rollout::RolloutCommand;
 use api::{Purpose, Role, Standing, path};
 use keys::Leaf;
 use model::{DeviceId, Digest, Timestamp};
@@ -100,10 +101,15 @@ pub enum Scope {
     Query,
     FleetRead,
     FleetWrite,
+    /// Which release goes to whom.
+    RolloutRead,
+    RolloutWrite,
     Metrics,
     /// What was done, by whom, and the log that proves it.
     Audit,
 }
+
+const OPERATOR: &str = "an operator, by bearer token";
 
 impl Scope {
     pub const fn admits(self, caller: CallerKind) -> bool {
@@ -115,6 +121,7 @@ impl Scope {
             (Self::Gateway, Gateway) => true,
             (Self::Query | Self::FleetRead | Self::FleetWrite, Operator) => true,
             (Self::Metrics | Self::Audit, Operator) => true,
+            (Self::RolloutRead | Self::RolloutWrite, Operator) => true,
             _ => false,
         }
     }
@@ -129,9 +136,8 @@ impl Scope {
             Self::Public => "anybody",
             Self::Enrol => "an IDevID, a device or a gateway, by its certificate",
             Self::Gateway => "a gateway, by its certificate",
-            Self::Query | Self::FleetRead | Self::FleetWrite | Self::Metrics | Self::Audit => {
-                "an operator, by bearer token"
-            }
+            Self::Query | Self::FleetRead | Self::FleetWrite => OPERATOR,
+            Self::RolloutRead | Self::RolloutWrite | Self::Metrics | Self::Audit => OPERATOR,
         }
     }
 }
@@ -161,6 +167,13 @@ pub enum Endpoint {
     EvidenceCheckpoint,
     EvidenceTile,
     EvidenceExport,
+    CheckIn,
+    Software,
+    Rollouts,
+    NewRollout,
+    Rollout,
+    RolloutCommand(RolloutCommand),
+    RolloutDevices,
     Metrics,
     Health,
 }
@@ -172,7 +185,7 @@ pub enum Method {
 }
 
 impl Endpoint {
-    pub const ALL: [Endpoint; 24] = [
+    pub const ALL: [Endpoint; 36] = [
         Self::CaCerts,
         Self::SealCaCerts,
         Self::Enroll,
@@ -195,6 +208,18 @@ impl Endpoint {
         Self::EvidenceCheckpoint,
         Self::EvidenceTile,
         Self::EvidenceExport,
+        Self::CheckIn,
+        Self::Software,
+        Self::Rollouts,
+        Self::NewRollout,
+        Self::Rollout,
+        Self::RolloutCommand(RolloutCommand::Start),
+        Self::RolloutCommand(RolloutCommand::Pause),
+        Self::RolloutCommand(RolloutCommand::Resume),
+        Self::RolloutCommand(RolloutCommand::Halt),
+        Self::RolloutCommand(RolloutCommand::Revert),
+        Self::RolloutCommand(RolloutCommand::Abort),
+        Self::RolloutDevices,
         Self::Metrics,
         Self::Health,
     ];
@@ -224,6 +249,18 @@ impl Endpoint {
             Self::EvidenceCheckpoint => "evidence_checkpoint",
             Self::EvidenceTile => "evidence_tile",
             Self::EvidenceExport => "evidence_export",
+            Self::CheckIn => "checkin",
+            Self::Software => "software",
+            Self::Rollouts => "rollouts",
+            Self::NewRollout => "rollout_new",
+            Self::Rollout => "rollout",
+            Self::RolloutCommand(RolloutCommand::Start) => "rollout_start",
+            Self::RolloutCommand(RolloutCommand::Pause) => "rollout_pause",
+            Self::RolloutCommand(RolloutCommand::Resume) => "rollout_resume",
+            Self::RolloutCommand(RolloutCommand::Halt) => "rollout_halt",
+            Self::RolloutCommand(RolloutCommand::Revert) => "rollout_revert",
+            Self::RolloutCommand(RolloutCommand::Abort) => "rollout_abort",
+            Self::RolloutDevices => "rollout_devices",
             Self::Metrics => "metrics",
             Self::Health => "health",
         }
@@ -237,14 +274,17 @@ impl Endpoint {
             Self::RefreshReleases => Method::Post,
             Self::Events | Self::EvidenceCheckpoint => Method::Get,
             Self::EvidenceTile | Self::EvidenceExport => Method::Get,
+            Self::Software | Self::Rollouts => Method::Get,
+            Self::Rollout | Self::RolloutDevices => Method::Get,
+            Self::CheckIn | Self::NewRollout | Self::RolloutCommand(_) => Method::Post,
             Self::Enroll | Self::Reenroll | Self::SealEnroll | Self::SealReenroll => Method::Post,
             Self::Uplink | Self::Query | Self::Ownership => Method::Post,
             Self::Revoke | Self::Quarantine | Self::Release => Method::Post,
         }
     }
 
-    /// In the router's grammar: `{id}` stands for a device id, `{name}` for a metadata file, `{digest}` for a SHA-256,
-    /// `{*name}` for all the rest.
+    /// In the router's grammar: `{id}` stands for a device or rollout id, `{name}` for a metadata file, `{digest}` for a
+    /// SHA-256, `{*name}` for all the rest.
     pub fn path(self) -> String {
         let est = |rest: &str| format!("{}/{rest}", path::EST);
         let sealed = |rest: &str| format!("{}/{}/{rest}", path::EST, path::EST_SEAL_LABEL);
@@ -272,6 +312,14 @@ impl Endpoint {
             Self::EvidenceCheckpoint => format!("{}/checkpoint", path::EVIDENCE),
             Self::EvidenceTile => format!("{}/tile/{{*name}}", path::EVIDENCE),
             Self::EvidenceExport => format!("{}/export", path::EVIDENCE),
+            Self::CheckIn => path::GATEWAY_CHECK_IN.to_owned(),
+            Self::Software => device("software"),
+            Self::Rollouts | Self::NewRollout => path::ROLLOUTS.to_owned(),
+            Self::Rollout => format!("{}/{{id}}", path::ROLLOUTS),
+            Self::RolloutCommand(command) => {
+                format!("{}/{{id}}/{}", path::ROLLOUTS, command.as_str())
+            }
+            Self::RolloutDevices => format!("{}/{{id}}/devices", path::ROLLOUTS),
             Self::Metrics => path::METRICS.to_owned(),
             Self::Health => path::HEALTH.to_owned(),
         }
@@ -286,6 +334,10 @@ impl Endpoint {
             Self::Images | Self::Blob => Scope::Gateway,
             Self::Releases => Scope::FleetRead,
             Self::RefreshReleases => Scope::FleetWrite,
+            Self::CheckIn => Scope::Gateway,
+            Self::Software => Scope::FleetRead,
+            Self::Rollouts | Self::Rollout | Self::RolloutDevices => Scope::RolloutRead,
+            Self::NewRollout | Self::RolloutCommand(_) => Scope::RolloutWrite,
             Self::Query => Scope::Query,
             Self::Devices => Scope::FleetRead,
             Self::Revoke | Self::Quarantine | Self::Release | Self::Ownership => Scope::FleetWrite,
@@ -444,9 +496,11 @@ mod tests {
                 | Endpoint::Reenroll
                 | Endpoint::SealEnroll
                 | Endpoint::SealReenroll => &[IDevId, Device, Gateway],
-                Endpoint::Bundle | Endpoint::Uplink | Endpoint::Images | Endpoint::Blob => {
-                    &[Gateway]
-                }
+                Endpoint::Bundle
+                | Endpoint::Uplink
+                | Endpoint::Images
+                | Endpoint::Blob
+                | Endpoint::CheckIn => &[Gateway],
                 Endpoint::Query
                 | Endpoint::Devices
                 | Endpoint::Revoke
@@ -459,6 +513,12 @@ mod tests {
                 | Endpoint::EvidenceCheckpoint
                 | Endpoint::EvidenceTile
                 | Endpoint::EvidenceExport
+                | Endpoint::Software
+                | Endpoint::Rollouts
+                | Endpoint::NewRollout
+                | Endpoint::Rollout
+                | Endpoint::RolloutCommand(_)
+                | Endpoint::RolloutDevices
                 | Endpoint::Metrics => &[Operator],
             };
             assert_eq!(admitted, expected, "{endpoint:?}");

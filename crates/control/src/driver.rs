@@ -14,6 +14,7 @@ use crate::listener::{self, Listener};
 use crate::metrics::Metrics;
 use crate::registry::{ChangeError, Changed, Registry};
 use crate::releases::Releases;
+use crate::rollouts::Rollouts;
 use crate::station::{Phase, Station, now};
 use crate::turns::Turns;
 use api::{Ownership, Query};
@@ -85,6 +86,15 @@ impl Control {
         };
         let registry = Registry::open(&config.registry, &config.site, &config.policies).await?;
         let ledger = Ledger::start(&registry, &config.site, config.evidence, &metrics).await?;
+        let director = Arc::new(director);
+        let rollouts = Rollouts::open(
+            registry.clone(),
+            releases.clone(),
+            director.clone(),
+            query.clone(),
+            metrics.clone(),
+        );
+        let rollouts = rollouts.await?;
         let station = Arc::new(Station {
             registry,
             ledger,
@@ -105,8 +115,9 @@ impl Control {
             bus_key: config.bus_key,
             uplinks: Arc::new(Semaphore::new(limits.uplinks_max)),
             turns: Turns::default(),
-            director: Arc::new(director),
+            director,
             releases,
+            rollouts,
             blobs: Arc::new(Semaphore::new(limits.blobs_max)),
             metrics,
             registries,
@@ -122,6 +133,8 @@ impl Control {
         let connections = TaskTracker::new();
         let listener = Listener::new(station.clone(), connections.clone());
         connections.spawn(listener::run(listener, socket));
+        let draining = station.reached(Phase::Draining);
+        connections.spawn(station.rollouts.clone().run(connections.clone(), draining));
         watch_for_failure(&station, &connections);
         keep_certificate(&station, &connections);
         if station.releases.has_repository() {

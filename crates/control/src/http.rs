@@ -3,6 +3,7 @@
 use crate::call::{Call, Unread, text};
 use crate::caller::{Caller, Denied, Endpoint, Method, Peer, Scope, authorise, recognise};
 use crate::problem::Failure;
+use crate::rollouts::call as rollouts;
 use crate::station::{Station, now};
 use crate::{audit, est, fleet, gateway, images, query};
 use axum::Router;
@@ -134,6 +135,13 @@ fn carry_out<'a>(
         Endpoint::Blob => Box::pin(images::blob(station, call)),
         Endpoint::Releases => Box::pin(images::releases(station, call)),
         Endpoint::RefreshReleases => Box::pin(images::refresh(station, call)),
+        Endpoint::CheckIn => Box::pin(rollouts::check_in(station, call)),
+        Endpoint::Software => Box::pin(rollouts::software(station, call)),
+        Endpoint::Rollouts => Box::pin(rollouts::list(station, call)),
+        Endpoint::NewRollout => Box::pin(rollouts::create(station, call)),
+        Endpoint::Rollout => Box::pin(rollouts::one(station, call)),
+        Endpoint::RolloutCommand(_) => Box::pin(rollouts::command(station, call)),
+        Endpoint::RolloutDevices => Box::pin(rollouts::devices(station, call)),
         Endpoint::Query => Box::pin(query::query(station, call)),
         Endpoint::Devices => Box::pin(fleet::devices(station, call)),
         Endpoint::Revoke | Endpoint::Quarantine | Endpoint::Release => {

@@ -16,6 +16,8 @@
 //! | [`releases`] | the vendor's repository, read and verified as a device would |
 //! | [`director`] | what devices are told, signed |
 //! | `ledger` | events become the evidence log, and what waits for that goes on |
+//! | [`checkin`] | what a device says that it runs, judged |
+//! | [`rollouts`] | releases on their way: check-ins, waves, gates, halts, the way back |
 //! | `est`, `gateway`, `images`, `fleet`, `query`, `audit` | one group of calls each |
 //!
 //! `docs/api.md` is the contract with callers.
@@ -25,6 +27,7 @@ pub mod bundle;
 mod call;
 pub mod caller;
 mod certificate;
+pub mod checkin;
 pub mod config;
 pub mod director;
 pub mod directory;
@@ -44,6 +47,7 @@ mod problem;
 mod query;
 pub mod registry;
 pub mod releases;
+pub mod rollouts;
 mod station;
 mod turns;
 pub mod uplink;

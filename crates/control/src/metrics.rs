@@ -9,10 +9,11 @@ use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use rollout::Named;
 use std::collections::BTreeMap;
 
 /// The invariants that control looks at a second time, behind what holds them: a counter each, which must stay at 0.
-pub const INVARIANTS: [&str; 8] = [
+pub const INVARIANTS: [&str; 11] = [
     "INV-ACK-1",
     "INV-AUTH-1",
     "INV-COST-1",
@@ -20,6 +21,9 @@ pub const INVARIANTS: [&str; 8] = [
     "INV-FRESH-1",
     "INV-LEAST-1",
     "INV-PURP-1",
+    "INV-REPLAY-1",
+    "INV-ROLL-1",
+    "INV-ROLL-2",
     "INV-STATE-1",
 ];
 
@@ -57,6 +61,11 @@ pub struct Metrics {
     pub evidence_covered: IntGauge,
     pub evidence_checkpoints_failed: IntCounter,
     pub evidence_checkpoint_seconds: Histogram,
+    pub check_ins: IntCounterVec,
+    pub orders_unpublished: IntCounter,
+    pub permits: IntCounterVec,
+    pub gate_answers: IntCounterVec,
+    pub rollouts: IntGaugeVec,
     pub violations: IntCounterVec,
 }
 
@@ -95,6 +104,9 @@ impl Metrics {
         );
         let evidence_checkpoint_seconds = Histogram::with_opts(opts.buckets(SECONDS.to_vec()))?;
         registry.register(Box::new(evidence_checkpoint_seconds.clone()))?;
+        let rollouts =
+            IntGaugeVec::new(Opts::new("plimsoll_rollouts", "Rollouts, by phase."), &["phase"])?;
+        registry.register(Box::new(rollouts.clone()))?;
         let metrics = Self {
             requests: counters(
                 "plimsoll_control_requests_total",
@@ -194,6 +206,26 @@ impl Metrics {
                 "Checkpoints that could not be made. While they cannot, what widens is refused.",
             )?,
             evidence_checkpoint_seconds,
+            check_ins: counters(
+                "plimsoll_control_checkins_total",
+                "Devices' check-ins, by what became of them.",
+                &["outcome"],
+            )?,
+            orders_unpublished: counter(
+                "plimsoll_rollout_orders_unpublished_total",
+                "Orders that were not given since the vendor does not name their image.",
+            )?,
+            permits: counters(
+                "plimsoll_rollout_permits_total",
+                "Moves of devices in rollouts, by what is known of them since.",
+                &["known"],
+            )?,
+            gate_answers: counters(
+                "plimsoll_rollout_gate_answers_total",
+                "Answers to the questions of gates, by what they came to.",
+                &["answer"],
+            )?,
+            rollouts,
             violations: counters(
                 "plimsoll_invariant_violations_total",
                 "Invariants found broken. Must stay at 0.",
@@ -223,6 +255,17 @@ impl Metrics {
 
     pub fn count_violation(&self, invariant: &str) {
         self.violations.with_label_values(&[invariant]).inc();
+    }
+
+    /// How many rollouts stand where.
+    pub fn look_at_rollouts(&self, phases: impl Iterator<Item = Named>) {
+        use Named::{Aborted, Completed, Halted, Paused, Planned, Reverted, Reverting, Running};
+        let all = [Planned, Running, Paused, Halted, Reverting, Completed, Reverted, Aborted];
+        let mut counts: BTreeMap<Named, i64> = all.map(|phase| (phase, 0)).into();
+        phases.for_each(|phase| *counts.entry(phase).or_default() += 1);
+        for (phase, count) in counts {
+            self.rollouts.with_label_values(&[&phase.to_string()]).set(count);
+        }
     }
 
     /// What is looked up when somebody asks.

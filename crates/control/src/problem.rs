@@ -1,9 +1,13 @@
 //! What a caller is told when there is no answer: problem+json with what was expected and what was found.
 
 use crate::caller::Denied;
+use crate::director::DirectorError;
 use crate::enrol;
 use crate::ledger::NotCovered;
 use crate::registry::{ChangeError, RegistryError};
+use crate::rollouts::book::Unfit;
+use crate::rollouts::table::TableError;
+use crate::rollouts::{CheckInError, RolloutError};
 use crate::uplink::CallRefusal;
 use api::{Problem, QueryError, problem};
 use axum::body::Body;
@@ -177,6 +181,75 @@ impl From<ChangeError> for Failure {
             }
             ChangeError::NotCovered(error) => error.into(),
             ChangeError::Registry(error) => error.into(),
+        }
+    }
+}
+
+impl From<RolloutError> for Failure {
+    fn from(error: RolloutError) -> Self {
+        let detail = told(&error);
+        let conflict = |word| Self::new(StatusCode::CONFLICT, word, "not now", &detail);
+        match error {
+            RolloutError::Draft(draft) => {
+                let title = "no rollout can be made of it";
+                Self::new(StatusCode::BAD_REQUEST, draft.word(), title, detail)
+            }
+            RolloutError::Unknown(_) => {
+                Self::new(StatusCode::NOT_FOUND, "unknown_rollout", "no such rollout", detail)
+            }
+            RolloutError::UnknownDevice(_) => {
+                Self::new(StatusCode::NOT_FOUND, "unknown_device", "no such device", detail)
+            }
+            RolloutError::UnknownRelease { .. } => {
+                Self::new(StatusCode::NOT_FOUND, "unknown_release", "no such release", detail)
+            }
+            RolloutError::Taken(_) => conflict("id_taken"),
+            RolloutError::NotFromHere { .. } => conflict("not_drawn"),
+            RolloutError::Unfit(Unfit::UnderWay { .. }) => conflict("under_way"),
+            RolloutError::Unfit(Unfit::Overtaken { .. }) => conflict("overtaken"),
+            RolloutError::Unfit(Unfit::TooManyHalted { .. }) => conflict("too_many_halted"),
+            RolloutError::NoRepository(_) => conflict("no_repository"),
+            RolloutError::ManyImages { .. } => conflict("many_images"),
+            RolloutError::Table(error) => error.into(),
+        }
+    }
+}
+
+impl From<TableError> for Failure {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::Overtaken { .. } => Self::busy(told(&error)),
+            TableError::Registry(error) => error.into(),
+        }
+    }
+}
+
+impl From<CheckInError> for Failure {
+    fn from(error: CheckInError) -> Self {
+        let detail = told(&error);
+        match error {
+            CheckInError::Refused(refused) => {
+                let (status, title) = match &refused {
+                    refused if refused.is_unreadable() => {
+                        (StatusCode::BAD_REQUEST, "the manifest cannot be read")
+                    }
+                    refused if refused.is_stale() => {
+                        (StatusCode::CONFLICT, "the manifest is not newer than the last one")
+                    }
+                    _ => (StatusCode::FORBIDDEN, "the manifest is not this device's word"),
+                };
+                Self::new(status, refused.word(), title, detail)
+            }
+            CheckInError::StandingChanged(_) => Self::busy(detail),
+            CheckInError::Director(error) => match error {
+                DirectorError::Registry(error) => error.into(),
+                error => {
+                    let title = "the Director gives no answer";
+                    Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_answer", title, told(&error))
+                        .again_in_a_while()
+                }
+            },
+            CheckInError::Table(error) => error.into(),
         }
     }
 }

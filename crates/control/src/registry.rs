@@ -19,6 +19,7 @@ mod step;
 
 use crate::directory::{Device, Directory, Key, NotDrawn, moves};
 use crate::ledger::NotCovered;
+use crate::rollouts::table as rollouts;
 use crate::{director, images};
 use api::{Ownership, Purpose, Role, Standing};
 use disk::{Disk, RealDisk};
@@ -565,7 +566,7 @@ impl RegistryError {
             return Some("INV-PURP-1");
         }
         let ids = ["INV-AUTH-1", "INV-EVID-1", "INV-FRESH-1", "INV-STATE-1"];
-        ids.into_iter().find(|id| database.message().contains(id))
+        ids.into_iter().chain(rollouts::INVARIANTS).find(|id| database.message().contains(id))
     }
 }
 
@@ -612,7 +613,8 @@ async fn make_schema(writer: &mut SqliteConnection, path: &Path) -> Result<(), R
     if found != SCHEMA_VERSION {
         return Err(RegistryError::OtherSchema { path: path.to_owned(), found });
     }
-    for added in [SCHEMA_ADDED, step::SCHEMA, director::SCHEMA, images::SCHEMA] {
+    let schemas = [SCHEMA_ADDED, step::SCHEMA, director::SCHEMA, images::SCHEMA, rollouts::SCHEMA];
+    for added in schemas {
         sqlx::raw_sql(added).execute(&mut *tx).await.map_err(open)?;
     }
     tx.commit().await.map_err(open)

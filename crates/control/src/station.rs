@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::problem::Failure;
 use crate::registry::{Registry, RegistryError};
 use crate::releases::Releases;
+use crate::rollouts::Rollouts;
 use crate::turns::Turns;
 use api::Query;
 use bus::Writer;
@@ -48,6 +49,7 @@ pub(crate) struct Station {
     pub turns: Turns,
     pub director: Arc<Director>,
     pub releases: Releases,
+    pub rollouts: Rollouts,
     /// One for each image on its way to a gateway.
     pub blobs: Arc<Semaphore>,
     pub metrics: Metrics,

@@ -1,0 +1,370 @@
+use super::*;
+use crate::directory::Key;
+use crate::rollouts::draft;
+use api::Role;
+use model::manifest::{Boot, Component, Installed, Slot, Trusted};
+use model::{HardwareId, SecurityVersion, Version, ZoneId};
+use rollout::{Answer, Opened};
+use serde_json::json;
+
+const OLD: Digest = Digest([1; 32]);
+const NEW: Digest = Digest([2; 32]);
+const NEWER: Digest = Digest([3; 32]);
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp(1_700_000_000_000_000 + seconds * 1_000_000)
+}
+
+fn id(n: usize) -> DeviceId {
+    DeviceId::new(format!("pump-{n:02}")).unwrap()
+}
+
+fn device(n: usize, standing: Standing) -> Arc<Device> {
+    Arc::new(Device {
+        id: id(n),
+        serial: format!("PUMP-{n:02}"),
+        role: Role::Device,
+        zone: ZoneId::new("hall").unwrap(),
+        standing,
+        listed_at: at(0),
+        enrolled_at: Some(at(0)),
+        changed_at: at(0),
+        keys: Vec::<Arc<Key>>::new(),
+    })
+}
+
+fn manifest(n: usize, running: Digest) -> Manifest {
+    let installed = Installed {
+        version: Version::new(1, 0, 0),
+        digest: running,
+        length: 9,
+        security_version: SecurityVersion(1),
+    };
+    Manifest {
+        device: id(n),
+        components: vec![Component {
+            product: ProductId::new("pump-app").unwrap(),
+            hardware: HardwareId::new("pump-box").unwrap(),
+            floor: SecurityVersion(0),
+            running: Slot::A,
+            boot: Boot::Confirmed,
+            slots: [Some(installed), None],
+        }],
+        director: Trusted::default(),
+        images: Trusted::default(),
+        outcome: None,
+    }
+}
+
+/// A site of thirty pumps with a book, where whatever is decided is written at once.
+struct Site {
+    book: Book,
+    directory: Directory,
+    sequence: u64,
+    now: i64,
+}
+
+impl Site {
+    fn new() -> Self {
+        let devices = (1..=30).map(|n| Device::clone(&device(n, Standing::Enrolled)));
+        let directory = Directory::new(1, devices);
+        let mut site = Self { book: Book::default(), directory, sequence: 0, now: 1 };
+        (1..=30).for_each(|n| drop(site.check_in(n, OLD)));
+        site
+    }
+
+    fn sealed(&mut self, n: usize, running: Digest) -> Sealed {
+        self.sequence += 1;
+        let manifest = manifest(n, running);
+        Sealed {
+            device: self.directory.device(&id(n)).unwrap().clone(),
+            key: KeyId([7; 32]),
+            counter: Counter { epoch: 1, sequence: self.sequence },
+            payload: manifest.encode().into(),
+            manifest,
+        }
+    }
+
+    fn check_in(&mut self, n: usize, running: Digest) -> CheckedIn {
+        let sealed = self.sealed(n, running);
+        let checked = self.book.check_in(&sealed, at(self.now), true).unwrap();
+        let written = checked.clone();
+        written.moved.into_iter().for_each(|moved| self.book.take(moved));
+        self.book.keep(written.device, written.kept);
+        checked
+    }
+
+    fn order(&mut self, name: &str, digest: Digest, more: serde_json::Value) -> Number {
+        let mut order = json!({
+            "id": name, "product": "pump-app", "version": "1.1.0",
+            "waves": [{ "percent": 10 }, { "percent": 100 }],
+        });
+        order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let order: NewRollout = serde_json::from_value(order).unwrap();
+        let named = Named::read(&order).unwrap();
+        let rollout = named.id.clone().unwrap();
+        let found = draft::Found { rollout, generation: 1, digest, cohort: 30 };
+        let plan = draft::plan(&order, &named, found).unwrap();
+        let members = Members {
+            zones: named.zones,
+            devices: named.devices,
+            hardware: [HardwareId::new("pump-box").unwrap()].into(),
+        };
+        let number = self.book.next_number();
+        let saved = Saved { plan, state: State::new() };
+        self.book.add(number, Live::new(saved, order, members, at(self.now)));
+        number
+    }
+
+    fn feed(&mut self, number: Number, event: Event) -> Vec<Happened> {
+        let moved = self.book.moved(number, vec![event], moment(at(self.now))).unwrap();
+        let happened = moved.happened.clone();
+        self.book.take(moved);
+        happened
+    }
+
+    fn start(&mut self, number: Number) {
+        let live = self.book.live(number).unwrap();
+        self.book.fits(number, live, Command::Start).unwrap();
+        self.feed(number, Event::Command(Command::Start));
+    }
+
+    /// Does what is pending, as the driver would.
+    fn open(&mut self, number: Number) {
+        let live = self.book.live(number).unwrap();
+        let (plan, started) = (live.plan().clone(), live.state().started);
+        let wanted =
+            Wanted { product: &plan.product, members: &live.members, joined_by: Some(started) };
+        let (devices, _) = self.book.cohort(&wanted, &self.directory, None, 100);
+        let positions = devices.iter().map(|device| Position::of(&plan.rollout, device)).collect();
+        let (dues, _) = self.book.due(moment(at(self.now)), &Ticked::new());
+        let open = dues.into_iter().find_map(|due| match due {
+            Due::Open { number: of, wave, count } if of == number => Some((wave, count)),
+            _ => None,
+        });
+        let (wave, count) = open.expect("a wave is opening");
+        let opened: Opened = rollout::open(positions, count).unwrap();
+        self.feed(number, Event::Opened { wave, opened });
+    }
+
+    fn ordered(&mut self) -> Vec<usize> {
+        (1..=30).filter(|n| !self.check_in(*n, OLD).orders.unwrap().is_empty()).collect()
+    }
+}
+
+use crate::rollouts::draft::Named;
+
+#[test]
+fn an_unchanged_manifest_changes_nothing_and_still_counts_on() {
+    let mut site = Site::new();
+    let first = site.book.manifest(&id(1)).unwrap().clone();
+    let again = site.check_in(1, OLD);
+    assert!(!again.changes());
+    assert_eq!(again.kept.number, first.number + 1);
+    assert!(site.check_in(1, NEW).changes(), "it runs something else");
+    let late = Sealed { counter: first.counter, ..site.sealed(1, OLD) };
+    let refused = site.book.check_in(&late, at(site.now), true).unwrap_err();
+    assert_eq!(refused.word(), "replayed");
+}
+
+#[test]
+fn a_wave_of_ten_percent_reaches_three_devices_and_they_alone_are_ordered() {
+    let mut site = Site::new();
+    let number = site.order("r-1", NEW, json!({}));
+    site.start(number);
+    assert_eq!(site.ordered(), [0; 0], "no wave is open yet");
+    site.open(number);
+    let reached = site.ordered();
+    assert_eq!(reached.len(), 3);
+    let checked = site.check_in(reached[0], OLD);
+    assert!(!checked.changes(), "its permit is issued once");
+    let orders = checked.orders.unwrap();
+    assert_eq!((orders.len(), orders[0].digest), (1, NEW));
+    assert_eq!(orders[0].rollout.as_ref().unwrap().as_str(), "r-1");
+    let proven = site.check_in(reached[0], NEW);
+    assert_eq!(proven.orders, Some(vec![]), "it runs what it should");
+    assert_eq!(site.book.live(number).unwrap().state().counts.proven, 1);
+}
+
+/// INV-ROLL-1.
+#[test]
+fn a_halted_rollout_issues_no_permit_and_is_named_to_everybody() {
+    let mut site = Site::new();
+    let number = site.order("r-1", NEW, json!({}));
+    site.start(number);
+    site.open(number);
+    let first = (1..=30).find(|n| !site.check_in(*n, OLD).orders.unwrap().is_empty()).unwrap();
+    site.feed(number, Event::Command(Command::Halt));
+    for n in 1..=30 {
+        let checked = site.check_in(n, OLD);
+        assert_eq!(checked.orders, Some(vec![]), "{n}");
+        assert_eq!(checked.halted, [RolloutId::new("r-1").unwrap()]);
+    }
+    let live = site.book.live(number).unwrap();
+    assert_eq!(live.permits.keys().collect::<Vec<_>>(), [&id(first)]);
+    site.now += 40 * 24 * 3600;
+    assert!(site.check_in(1, OLD).halted.is_empty(), "no order of it lives so long");
+}
+
+#[test]
+fn while_events_cannot_be_logged_no_permit_is_issued_and_facts_still_count() {
+    let mut site = Site::new();
+    let number = site.order("r-1", NEW, json!({}));
+    site.start(number);
+    site.open(number);
+    let reached = site.ordered();
+    let second = site.order("r-2", NEW, json!({ "cohort": { "zones": ["yard"] } }));
+    assert!(site.book.live(second).is_some());
+    let sealed = site.sealed(reached[0], NEW);
+    let checked = site.book.check_in(&sealed, at(site.now), false).unwrap();
+    assert_eq!(checked.moved.len(), 1, "what it runs is a fact");
+    let mut fresh = Site::new();
+    let number = fresh.order("r-1", NEW, json!({}));
+    fresh.start(number);
+    fresh.open(number);
+    for n in 1..=30 {
+        let sealed = fresh.sealed(n, OLD);
+        assert!(fresh.book.check_in(&sealed, at(1), false).unwrap().moved.is_empty());
+    }
+}
+
+#[test]
+fn a_quarantined_device_gets_its_lease_and_moves_nothing() {
+    let mut site = Site::new();
+    let number = site.order("r-1", NEW, json!({}));
+    site.start(number);
+    site.open(number);
+    let devices = (1..=30).map(|n| Device::clone(&device(n, Standing::Quarantined)));
+    site.directory = Directory::new(2, devices);
+    for n in 1..=30 {
+        let checked = site.check_in(n, OLD);
+        assert_eq!((checked.orders, checked.moved.len()), (None, 0));
+    }
+}
+
+#[test]
+fn a_second_rollout_begins_only_where_no_other_is_under_way() {
+    let mut site = Site::new();
+    let first = site.order("r-1", NEW, json!({}));
+    site.start(first);
+    let second = site.order("r-2", NEWER, json!({ "version": "1.2.0" }));
+    let elsewhere = site.order("r-3", NEWER, json!({ "cohort": { "zones": ["yard"] } }));
+    let fits = |site: &Site, number, command| {
+        let live = site.book.live(number).unwrap();
+        site.book.fits(number, live, command)
+    };
+    let refused = fits(&site, second, Command::Start).unwrap_err();
+    assert!(matches!(refused, Unfit::UnderWay { .. }), "{refused}");
+    site.feed(first, Event::Command(Command::Halt));
+    assert!(fits(&site, second, Command::Start).is_err(), "halted is not over");
+    site.feed(first, Event::Command(Command::Abort));
+    assert_eq!(fits(&site, second, Command::Start), Ok(()));
+    site.start(elsewhere);
+    let refused = fits(&site, second, Command::Start).unwrap_err();
+    assert!(refused.to_string().contains("`r-3`"), "all zones hold the yard too: {refused}");
+}
+
+/// A completed rollout can be taken back until another one has gone over it.
+#[test]
+fn the_newest_rollout_that_has_reached_a_device_decides() {
+    let mut site = Site::new();
+    let wave = json!({ "waves": [{ "percent": 100 }], "quorum_percent": 100 });
+    let first = site.order("r-1", NEW, wave.clone());
+    site.start(first);
+    site.open(first);
+    (1..=30).for_each(|n| drop(site.check_in(n, OLD)));
+    (1..=30).for_each(|n| drop(site.check_in(n, NEW)));
+    site.feed(first, Event::Tick);
+    let phase = |site: &Site, number| site.book.live(number).unwrap().state().phase.name();
+    assert_eq!(phase(&site, first), rollout::Named::Completed);
+    assert!(site.book.followed().contains(&first));
+
+    let second = site.order("r-2", NEWER, wave);
+    site.start(second);
+    assert!(!site.book.followed().contains(&first), "it is overtaken");
+    let live = site.book.live(first).unwrap();
+    assert!(live.permits.is_empty());
+    site.feed(second, Event::Command(Command::Abort));
+    let live = site.book.live(first).unwrap();
+    let refused = site.book.fits(first, live, Command::Revert).unwrap_err();
+    assert!(matches!(refused, Unfit::Overtaken { .. }), "{refused}");
+}
+
+#[test]
+fn a_device_is_told_to_go_back_outside_of_the_rollouts_name() {
+    let mut site = Site::new();
+    let number = site.order("r-1", NEW, json!({ "waves": [{ "percent": 100 }] }));
+    site.start(number);
+    site.open(number);
+    (1..=30).for_each(|n| drop(site.check_in(n, OLD)));
+    (1..=30).for_each(|n| drop(site.check_in(n, NEW)));
+    site.feed(number, Event::Command(Command::Halt));
+    site.feed(number, Event::Command(Command::Revert));
+    let (dues, _) = site.book.due(moment(at(site.now)), &Ticked::new());
+    assert!(matches!(dues[..], [Due::OpenBack { wave: 0, count: 30, .. }]), "{dues:?}");
+    assert_eq!(site.book.to_go_back(number).len(), 30);
+    site.feed(number, Event::OpenedBack { wave: 0, last: Position::LAST });
+    let back = site.check_in(1, NEW).orders.unwrap();
+    assert_eq!((back[0].digest, &back[0].rollout), (OLD, &None));
+    assert_eq!(site.check_in(1, OLD).orders, Some(vec![]));
+}
+
+#[test]
+fn what_is_due_is_told_once_for_each_time_and_revision() {
+    let mut site = Site::new();
+    let order = json!({
+        "prove_within_ms": 60_000, "come_within_ms": 30_000,
+        "signals": [{ "name": "flow", "sql": "select 1", "at_least": 1 }],
+    });
+    let number = site.order("r-1", NEW, order);
+    site.start(number);
+    site.open(number);
+    let reached = site.ordered();
+    let live = site.book.live(number).unwrap();
+    let revision = live.state().revision;
+    let come_by = live.state().opened_at.after_ms(30_000);
+    assert_eq!(site.book.due(moment(at(site.now)), &Ticked::new()), (vec![], Some(come_by)));
+    site.now += 31;
+    let (dues, _) = site.book.due(moment(at(site.now)), &Ticked::new());
+    assert_eq!(dues, [Due::Tick { number, at: come_by }]);
+    let ticked = Ticked::from([(number, (revision, come_by))]);
+    let (dues, next) = site.book.due(moment(at(site.now)), &ticked);
+    assert_eq!((dues, next), (vec![], Some(moment(at(site.now - 31)).after_ms(60_000))));
+    site.now += 31;
+    let (dues, _) = site.book.due(moment(at(site.now)), &ticked);
+    assert_eq!(dues, [Due::Overdue { number }]);
+    assert_eq!(site.book.overdue(number, moment(at(site.now)), 2).len(), 2);
+
+    // Two of the three prove it in time; then nobody is overdue but the third.
+    site.now -= 31;
+    for n in &reached[..2] {
+        site.check_in(*n, NEW);
+    }
+    site.now += 31;
+    let overdue = site.book.overdue(number, moment(at(site.now)), 100);
+    assert!(matches!(&overdue[..], [Event::Overdue { device, .. }] if *device == id(reached[2])));
+}
+
+#[test]
+fn a_gate_that_held_is_told_until_something_else_happens() {
+    let mut site = Site::new();
+    let order = json!({
+        "waves": [{ "percent": 10 }, { "percent": 100 }],
+        "signals": [{ "name": "flow", "sql": "select 1", "at_least": 1 }],
+    });
+    let number = site.order("r-1", NEW, order);
+    site.start(number);
+    site.open(number);
+    let reached = site.ordered();
+    reached.iter().for_each(|n| drop(site.check_in(*n, NEW)));
+    site.feed(number, Event::Tick);
+    let question = site.book.live(number).unwrap().state().question;
+    let ask = |site: &mut Site, answer| {
+        site.feed(number, Event::Answered { question, answers: vec![answer] })
+    };
+    ask(&mut site, Answer::Empty);
+    assert_eq!(site.book.live(number).unwrap().held.as_deref(), Some("flow"));
+    ask(&mut site, Answer::Number(2.0));
+    assert_eq!(site.book.live(number).unwrap().held, None);
+    assert_eq!(site.book.live(number).unwrap().state().wave, 1);
+}

@@ -1,0 +1,225 @@
+//! Check-ins, rollouts and what devices run, as calls.
+
+use super::{CheckInError, RolloutError, Told, told};
+use crate::call::{Call, expect_media_type, json_answer};
+use crate::caller::Endpoint;
+use crate::checkin;
+use crate::gateway::still_gateway;
+use crate::problem::Failure;
+use crate::rollouts::book::Kept;
+use crate::rollouts::table;
+use crate::station::{Station, now};
+use api::fleet::FLEET_PAGE_MAX;
+use api::release::{Component, Outcome, Software};
+use api::rollout::{NewRollout, RolloutCommand, RolloutDevice, RolloutDevices, Rollouts};
+use api::update::CHECK_IN_BYTES_MAX;
+use axum::RequestPartsExt as _;
+use axum::extract::Path;
+use axum::http::StatusCode;
+use axum::response::Response;
+use model::{DeviceId, RolloutId};
+
+/// Eight signals of the longest SQL, every character escaped, and a cohort of a thousand names.
+const BODY_BYTES_MAX: usize = 256 * 1024;
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Of {
+    device: String,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+/// A device's manifest, by its gateway: judged again in full, whatever the gateway made of it.
+pub(crate) async fn check_in(station: &Station, call: Call) -> Result<Response, Failure> {
+    let gateway = still_gateway(station, &call.peer, &call.directory)?;
+    expect_media_type(&call.head.headers, "application/cose")?;
+    let Of { device } = call.query_string()?;
+    let device = DeviceId::new(device).map_err(bad_name)?;
+    let body = call.body(CHECK_IN_BYTES_MAX).await?;
+    // The body may have taken its time, and a revocation does not wait for it.
+    let directory = station.registry.directory();
+    let gateway_now = still_gateway(station, &call.peer, &directory)?;
+    debug_assert_eq!(gateway.id, gateway_now.id);
+    let grace = station.limits.key_grace;
+    let sealed = checkin::open(&body, &device, &gateway_now, &directory, grace, now());
+    let answer = match sealed {
+        Ok(sealed) => station.rollouts.check_in(sealed, station.ledger.may_widen().is_ok()).await,
+        Err(refused) => Err(refused.into()),
+    };
+    let label = match &answer {
+        Ok(_) => "answered",
+        Err(CheckInError::Refused(refused)) => refused.word(),
+        Err(_) => "failed",
+    };
+    station.metrics.check_ins.with_label_values(&[label]).inc();
+    let Told { value, events } = answer.map_err(|error| check_in_failed(station, error))?;
+    // Nothing leaves before the evidence log covers it (INV-EVID-1).
+    station.ledger.covered(events).await?;
+    Ok(json_answer(&value))
+}
+
+pub(crate) async fn create(station: &Station, call: Call) -> Result<Response, Failure> {
+    call.expect_operator(station)?;
+    let new: NewRollout = call.json(BODY_BYTES_MAX).await?;
+    station.ledger.may_widen()?;
+    let made = station.rollouts.create(new).await;
+    let Told { value, events } = made.map_err(|error| failed(station, error))?;
+    tracing::info!(
+        rollout = %value.id, product = %value.order.product, version = %value.order.version,
+        cohort = value.cohort, phase = %value.phase, "rollout made"
+    );
+    station.ledger.covered(events).await?;
+    let mut response = json_answer(&value);
+    *response.status_mut() = StatusCode::CREATED;
+    Ok(response)
+}
+
+pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Failure> {
+    call.expect_operator(station)?;
+    let book = station.rollouts.book();
+    let rollouts = book.rollouts().rev().map(|(_, live)| told::shown(live)).collect();
+    Ok(json_answer(&Rollouts { rollouts }))
+}
+
+pub(crate) async fn one(station: &Station, mut call: Call) -> Result<Response, Failure> {
+    call.expect_operator(station)?;
+    let id = rollout(&mut call).await?;
+    let book = station.rollouts.book();
+    let live = book.number(&id).and_then(|number| book.live(number));
+    let live = live.ok_or_else(|| unknown(&id))?;
+    Ok(json_answer(&told::shown(live)))
+}
+
+pub(crate) async fn command(station: &Station, mut call: Call) -> Result<Response, Failure> {
+    call.expect_operator(station)?;
+    let Endpoint::RolloutCommand(command) = call.endpoint else {
+        unreachable!("the table of endpoints sends nothing else here");
+    };
+    let id = rollout(&mut call).await?;
+    // What narrows is done whether or not it can be logged at once.
+    use RolloutCommand::{Abort, Halt, Pause, Resume, Revert, Start};
+    let widens = match command {
+        Start | Resume | Revert => true,
+        Pause | Halt | Abort => false,
+    };
+    if widens {
+        station.ledger.may_widen()?;
+    }
+    let done = station.rollouts.command(&id, command).await;
+    let Told { value, events } = done.map_err(|error| failed(station, error))?;
+    tracing::info!(rollout = %id, command = command.as_str(), phase = %value.phase, "rollout moved");
+    match widens {
+        true => station.ledger.covered(events).await?,
+        false => station.ledger.covered_if_soon(events).await,
+    }
+    Ok(json_answer(&value))
+}
+
+pub(crate) async fn devices(station: &Station, mut call: Call) -> Result<Response, Failure> {
+    call.expect_operator(station)?;
+    let Page { after, limit } = call.query_string()?;
+    let id = rollout(&mut call).await?;
+    let limit = limit.unwrap_or(FLEET_PAGE_MAX);
+    if !(1..=FLEET_PAGE_MAX).contains(&limit) {
+        let detail = format!("expected a limit of 1 to {FLEET_PAGE_MAX}, found {limit}");
+        return Err(Failure::bad_request("bad_query_string", detail));
+    }
+    if station.rollouts.book().number(&id).is_none() {
+        return Err(unknown(&id));
+    }
+    let after = after.unwrap_or_default();
+    let read = station.registry.read(move |tx| {
+        // One more than is shown says whether there are more.
+        Box::pin(async move { table::page(tx, &id, &after, limit + 1).await })
+    });
+    let mut devices: Vec<RolloutDevice> =
+        read.await.map_err(|error| station.failed_to_store(error))?;
+    let is_more = devices.len() > limit;
+    devices.truncate(limit);
+    let last = devices.last().map(|last| last.device.clone());
+    Ok(json_answer(&RolloutDevices { devices, next: last.filter(|_| is_more) }))
+}
+
+pub(crate) async fn software(station: &Station, mut call: Call) -> Result<Response, Failure> {
+    call.expect_operator(station)?;
+    let id = DeviceId::new(name(&mut call).await?).map_err(bad_name)?;
+    let kept = station.rollouts.book().manifest(&id).cloned();
+    match kept {
+        Some(kept) => Ok(json_answer(&software_of(&id, &kept))),
+        None => {
+            let detail = format!("expected a device that has checked in, found `{id}`");
+            let title = "nothing is known of its software";
+            Err(Failure::new(StatusCode::NOT_FOUND, "no_manifest", title, detail))
+        }
+    }
+}
+
+fn software_of(id: &DeviceId, kept: &Kept) -> Software {
+    let manifest = kept.manifest();
+    let components = manifest.components.iter().map(|component| {
+        let running = component.running_image();
+        Component {
+            product: component.product.to_string(),
+            hardware: component.hardware.to_string(),
+            version: running.version.to_string(),
+            sha256: running.digest.to_string(),
+            boot: component.boot.as_str().to_owned(),
+            security_version: running.security_version.0,
+            floor: component.floor.0,
+        }
+    });
+    Software {
+        device: id.to_string(),
+        number: kept.number,
+        received_at_ms: u64::try_from(kept.received_at.as_us().div_euclid(1000)).unwrap_or(0),
+        components: components.collect(),
+        outcome: manifest.outcome.as_ref().map(|outcome| Outcome {
+            rollout: outcome.rollout.as_ref().map(ToString::to_string),
+            product: outcome.product.to_string(),
+            sha256: outcome.digest.to_string(),
+            end: outcome.end.as_str().to_owned(),
+            reason: outcome.reason.clone(),
+        }),
+    }
+}
+
+async fn name(call: &mut Call) -> Result<String, Failure> {
+    let path = call.head.extract::<Path<String>>().await;
+    path.map(|Path(name)| name).map_err(|error| Failure::bad_request("bad_name", error.body_text()))
+}
+
+async fn rollout(call: &mut Call) -> Result<RolloutId, Failure> {
+    RolloutId::new(name(call).await?).map_err(bad_name)
+}
+
+fn bad_name(error: model::id::BadName) -> Failure {
+    Failure::bad_request("bad_name", error.to_string())
+}
+
+fn unknown(id: &RolloutId) -> Failure {
+    RolloutError::Unknown(id.clone()).into()
+}
+
+/// What the registry failed at is counted and told, as at every other call.
+fn failed(station: &Station, error: RolloutError) -> Failure {
+    match error {
+        RolloutError::Table(table::TableError::Registry(error)) => station.failed_to_store(error),
+        error => error.into(),
+    }
+}
+
+fn check_in_failed(station: &Station, error: CheckInError) -> Failure {
+    match error {
+        CheckInError::Table(table::TableError::Registry(error)) => station.failed_to_store(error),
+        CheckInError::Director(crate::director::DirectorError::Registry(error)) => {
+            station.failed_to_store(error)
+        }
+        error => error.into(),
+    }
+}
