@@ -341,6 +341,12 @@ fn stored(number: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rollouts::draft;
+    use api::{Ownership, Role};
+    use model::HardwareId;
+    use rollout::{Command, Event, Opened, Position, State};
+    use serde_json::json;
+    use std::path::Path;
 
     #[test]
     fn what_is_known_of_a_device_has_one_word_and_is_read_from_it_again() {
@@ -361,5 +367,172 @@ mod tests {
         }
         assert_eq!(known_of("issued", None), None, "who may install has a time to prove it");
         assert_eq!(known_of("lost", None), None);
+    }
+
+    fn live(more: serde_json::Value) -> Live {
+        let mut order = json!({
+            "id": "r-1", "product": "pump-app", "version": "1.1.0", "bound": 1,
+            "waves": [{ "percent": 100 }],
+        });
+        order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let order: NewRollout = serde_json::from_value(order).unwrap();
+        let named = draft::Named::read(&order).unwrap();
+        let rollout = named.id.clone().unwrap();
+        let digest = Digest([2; 32]);
+        let found = draft::Found { rollout, generation: 1, digest, cohort: 2 };
+        let plan = draft::plan(&order, &named, found).unwrap();
+        let hardware = [HardwareId::new("pump-box").unwrap()].into();
+        let members = Members { zones: named.zones, devices: named.devices, hardware };
+        Live::new(Saved { plan, state: State::new() }, order, members, Timestamp(1))
+    }
+
+    async fn registry(dir: &Path) -> crate::Registry {
+        let registry = crate::Registry::open(&dir.join("r.sqlite"), "site", "").await.unwrap();
+        for serial in ["pump-1", "pump-2"] {
+            let entry = Ownership { serial: serial.into(), role: Role::Device, zone: "z".into() };
+            registry.list(&entry, Timestamp(1)).await.unwrap();
+        }
+        registry
+    }
+
+    async fn add_to(registry: &crate::Registry, live: &Live) {
+        let live = live.clone();
+        let work =
+            registry.step(move |step| Box::pin(async move { add(step.tx(), 1, &live).await }));
+        work.await.unwrap();
+    }
+
+    async fn save_to(
+        registry: &crate::Registry,
+        live: &Live,
+        moved: Moved,
+    ) -> Result<(), TableError> {
+        let plan = live.plan().clone();
+        let work = registry
+            .step(move |step| Box::pin(async move { save(step.tx(), &plan, &moved).await }));
+        work.await.map(|done| done.value)
+    }
+
+    async fn kept_in(registry: &crate::Registry) -> (Live, Vec<(DeviceId, Permit)>) {
+        let read = registry.read(|tx| {
+            Box::pin(async move {
+                let (_, live) = rollouts(&mut *tx).await?.remove(0);
+                let permits = permits(&mut *tx, live.id()).await?;
+                Ok::<_, RegistryError>((live, permits))
+            })
+        });
+        read.await.unwrap()
+    }
+
+    fn permit(known: Known) -> Permit {
+        Permit { known, was: Digest([1; 32]), heard: 1 }
+    }
+
+    fn issued(device: &str) -> (DeviceId, Permit) {
+        let known = Known::Issued { due: Moment(9) };
+        (DeviceId::new(device).unwrap(), permit(known))
+    }
+
+    fn started(live: &Live) -> Moved {
+        live.moved(1, vec![Event::Command(Command::Start)], Moment(1))
+    }
+
+    fn opened(live: &Live) -> Moved {
+        let opened = Opened { members: 2, last: Position::LAST };
+        live.moved(1, vec![Event::Opened { wave: 0, opened }], Moment(2))
+    }
+
+    /// INV-STATE-1: whoever comes second has made his move of what does not hold any more.
+    #[tokio::test]
+    async fn of_two_moves_that_were_made_of_one_state_one_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = registry(dir.path()).await;
+        let mut live = live(json!({}));
+        add_to(&registry, &live).await;
+        let start = started(&live);
+        let abort = live.moved(1, vec![Event::Command(Command::Abort)], Moment(1));
+        save_to(&registry, &live, start.clone()).await.unwrap();
+        let refused = save_to(&registry, &live, abort).await.unwrap_err();
+        assert_eq!(refused.to_string(), "rollout `r-1` has moved on from revision 0");
+        assert!(save_to(&registry, &live, start.clone()).await.is_err(), "again");
+        let (kept, _) = kept_in(&registry).await;
+        assert_eq!(kept.state(), &start.state);
+        assert_eq!((kept.order, kept.members), (live.order.clone(), live.members.clone()));
+
+        live.saved.state = start.state;
+        let mut open = opened(&live);
+        open.permits.push(issued("pump-1"));
+        save_to(&registry, &live, open.clone()).await.unwrap();
+        let (kept, permits) = kept_in(&registry).await;
+        assert_eq!((kept.state(), permits), (&open.state, open.permits));
+    }
+
+    /// INV-ROLL-1, INV-ROLL-2: what would get past the code is refused by the schema, whole, and counted as what it is.
+    #[tokio::test]
+    async fn the_schema_refuses_permits_that_no_rollout_may_issue() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = registry(dir.path()).await;
+        let mut live = live(json!({}));
+        add_to(&registry, &live).await;
+        let mut early = live.moved(1, vec![Event::Tick], Moment(1));
+        early.state.revision += 1;
+        early.permits.push(issued("pump-1"));
+        let broken = |error: TableError| match error {
+            TableError::Registry(error) => error.broken_invariant(),
+            TableError::Overtaken { .. } => None,
+        };
+        let refused = save_to(&registry, &live, early).await.unwrap_err();
+        assert_eq!(broken(refused), Some("INV-ROLL-1"), "it does not run yet");
+
+        let start = started(&live);
+        save_to(&registry, &live, start.clone()).await.unwrap();
+        live.saved.state = start.state;
+        let open = opened(&live);
+        let mut many = open.clone();
+        many.state.counts.issued = 2;
+        many.permits.extend([issued("pump-1"), issued("pump-2")]);
+        let refused = save_to(&registry, &live, many).await.unwrap_err();
+        assert_eq!(broken(refused), Some("INV-ROLL-2"), "the bound is one");
+
+        let mut one = open.clone();
+        one.permits.push((issued("pump-1").0, permit(Known::Silent)));
+        save_to(&registry, &live, one.clone()).await.unwrap();
+        live.saved.state = one.state;
+        let mut again = live.moved(1, vec![Event::Tick], Moment(3));
+        again.state.revision += 1;
+        again.permits.push(issued("pump-1"));
+        let refused = save_to(&registry, &live, again).await.unwrap_err();
+        assert_eq!(broken(refused), Some("INV-ROLL-1"), "a permit is issued once");
+        assert_eq!(kept_in(&registry).await.1, one.permits);
+    }
+
+    /// INV-REPLAY-1.
+    #[tokio::test]
+    async fn the_schema_refuses_a_manifest_that_is_not_newer() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = registry(dir.path()).await;
+        let kept = |number, epoch, sequence| Kept {
+            key: KeyId([1; 32]),
+            counter: Counter { epoch, sequence },
+            number,
+            first_at: Timestamp(1),
+            received_at: Timestamp(1),
+            payload: vec![0x80].into(),
+            events: 0,
+        };
+        let keep = async |kept: Kept| {
+            let work = registry.step(move |step| {
+                let device = DeviceId::new("pump-1").unwrap();
+                Box::pin(async move { keep(step.tx(), &device, &kept).await })
+            });
+            work.await.map_err(|error: RegistryError| error.broken_invariant())
+        };
+        keep(kept(1, 2, 5)).await.unwrap();
+        keep(kept(2, 2, 6)).await.unwrap();
+        for (number, epoch, sequence) in [(3, 2, 6), (3, 1, 9), (2, 3, 0)] {
+            let refused = keep(kept(number, epoch, sequence)).await.unwrap_err();
+            assert_eq!(refused, Some("INV-REPLAY-1"), "{number} {epoch}/{sequence}");
+        }
+        keep(kept(3, 3, 0)).await.unwrap();
     }
 }
