@@ -1,6 +1,7 @@
 //! Control's promises, through its real listener, registry and bus.
 
 mod access;
+mod director;
 mod enrolment;
 mod evidence;
 mod fleet;
@@ -8,6 +9,8 @@ mod listener;
 mod polling;
 mod queries;
 mod registry;
+mod releases;
 mod steps;
 mod uplink;
+mod vendor;
 mod world;
