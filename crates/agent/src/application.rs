@@ -23,6 +23,7 @@ use crate::supervisor::{
 use model::{ProductId, Reading, SeriesName, Unit, Value};
 use std::ffi::OsString;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -152,6 +153,7 @@ pub fn start(config: Config, clock: Arc<dyn Clock>, samples: mpsc::Sender<Sample
         process: None,
         script: None,
         cpu: None,
+        executed: false,
         release_at: None,
         happened_out,
     };
@@ -184,6 +186,8 @@ struct Runner {
     script: Option<Script>,
     /// What the process had used of a processor, and when.
     cpu: Option<(f64, Instant)>,
+    /// The attendant has become the program: until then it is our own memory that would be told.
+    executed: bool,
     release_at: Option<Instant>,
     happened_out: mpsc::Sender<Happened>,
 }
@@ -304,7 +308,7 @@ impl Runner {
         match started {
             Ok(process) => {
                 let pid = process.pid();
-                (self.process, self.cpu) = (Some(process), None);
+                (self.process, self.cpu, self.executed) = (Some(process), None, false);
                 self.say_release(launch);
                 Event::Started { pid }
             }
@@ -453,6 +457,11 @@ impl Runner {
         if self.release_at.is_none_or(|at| Instant::now() >= at) {
             self.say_release(&launch);
         }
+        let executable = Path::new("/proc").join(pid.to_string()).join("exe");
+        self.executed |= is_another_file(&executable, &self.config.attendant);
+        if !self.executed {
+            return;
+        }
         let now = self.clock.now();
         if let Some(rss) = resident_bytes(pid) {
             self.say(reading(RSS, Some("B"), Value::Int(rss), &now));
@@ -488,6 +497,8 @@ impl Runner {
                 let version = self.supervisor.launch().map(|launch| launch.version.to_string());
                 tracing::info!(%product, version, %slot, pid, on_trial, "application started");
             }
+            // Where nothing is asked, nothing is found.
+            News::Healthy(_) if self.config.settings.health == Health::default() => {}
             News::Healthy(slot) => tracing::info!(%product, %slot, "application is healthy"),
             News::Unhealthy { slot, why } => {
                 tracing::warn!(%product, %slot, %why, "application is given up");
@@ -593,6 +604,12 @@ fn reading(series: &str, unit: Option<&str>, value: Value, now: &Stamp) -> Readi
     const OURS: &str = "written in this program";
     let series = SeriesName::new(series).expect(OURS);
     Reading { time: now.wall, series, value, unit: unit.map(|u| Unit::new(u).expect(OURS)) }
+}
+
+/// Whether both are there and are not the same file.
+fn is_another_file(one: &Path, other: &Path) -> bool {
+    let id = |path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    id(one).zip(id(other)).is_some_and(|(one, other)| one != other)
 }
 
 /// `VmRSS` of `/proc/PID/status`, which is in KiB.

@@ -112,9 +112,9 @@ pub async fn run(config: Config, mut stdin: Option<watch::Receiver<bool>>) -> Re
 }
 
 fn start(config: &Config) -> Application {
-    let health = Health { alive_ms: 0, reading: false, checked_in: false, script: false };
     let settings = Settings {
-        health,
+        // What an agent has to show it judges itself.
+        health: Health::default(),
         trial_ms: config.trial.as_millis() as u64,
         stop_ms: config.stop.as_millis() as u64,
     };
@@ -134,7 +134,12 @@ fn start(config: &Config) -> Application {
 
 /// What is to run now. What the choice changes is durable, and nobody else has the journal open.
 fn load(disk: &SharedDisk, dir: &Path) -> Result<Launch> {
-    let what = || format!("the agent's own slots in {}", dir.display());
+    let what = || {
+        let dir = dir.display();
+        format!(
+            "cannot load out of the agent's own slots in {dir} (made by `plimsoll-agent provision`)"
+        )
+    };
     let _lock = disk::lock_dir(dir).with_context(what)?;
     let flash = FileFlash::open(disk.clone(), dir).with_context(what)?;
     let mut slots = FileSlots::new(disk.clone(), dir);
@@ -163,6 +168,7 @@ fn confirmed(
     let state = boot.state();
     // Armed: it has confirmed itself, and something newer waits for the next load.
     (state.good() == *slot && state.phase() != Phase::Trying).then(|| {
+        tracing::info!(%slot, "the agent has confirmed itself");
         *on_trial = false;
         *slot
     })

@@ -29,7 +29,7 @@ const PAUSE_MS_MAX: u64 = 60_000;
 /// Who ran for so long did not fail at its start: the pauses begin anew.
 const STABLE_MS: u64 = 60_000;
 /// After "not yet" the owner's script is asked again so much later.
-const SCRIPT_PAUSE_MS: u64 = 2_000;
+const SCRIPT_PAUSE_MS: u64 = 1_000;
 /// The code of the owner's script for "not yet, ask again" (EX_TEMPFAIL of sysexits.h). 0 is yes, every other is no.
 pub const SCRIPT_NOT_YET: i32 = 75;
 
@@ -138,8 +138,8 @@ pub enum Verdict {
     NotStarted,
 }
 
-/// What an image on trial has to show, all of it since its start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What an image on trial has to show, all of it since its start. The default asks for nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Health {
     /// It has run for so long.
     pub alive_ms: u64,

@@ -253,7 +253,7 @@ fn the_owners_script_is_asked_last_asked_again_on_not_yet_and_obeyed() {
     };
     let mut bench = asked();
     assert_eq!(bench.on(Event::Script(Verdict::Code(75))), []);
-    assert_eq!(bench.pass(1_999), []);
+    assert_eq!(bench.pass(999), []);
     assert_eq!(bench.pass(1), [Effect::AskScript]);
     assert_eq!(bench.on(Event::Script(Verdict::Code(0))), tell(News::Healthy(Slot::B)));
 
@@ -270,7 +270,7 @@ fn the_owners_script_is_asked_last_asked_again_on_not_yet_and_obeyed() {
     // One that never says yes.
     let mut bench = asked();
     bench.on(Event::Script(Verdict::Code(75)));
-    let mut effects = bench.pass(2_000);
+    let mut effects = bench.pass(1_000);
     effects.extend(bench.pass(200_000));
     assert_eq!(effects, [Effect::AskScript, Effect::Terminate, Effect::Kill]);
 }

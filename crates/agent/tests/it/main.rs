@@ -1,7 +1,9 @@
 //! The device's thread and its link, with real files, real TLS and gateways that do as they are told.
 
+mod application;
 mod flash;
 mod gateway;
+mod launch;
 mod process;
 
 use agent::backlog::{BYTES_DEFAULT, Backlog, BacklogConfig, Full, Outbox};
