@@ -32,3 +32,4 @@ pub mod sources;
 pub mod station;
 pub mod status;
 pub mod supervisor;
+pub mod update;

@@ -7,12 +7,15 @@ use agent::link::Place;
 use agent::process;
 use agent::recording;
 use agent::sources::replay::AsOf;
-use agent::station::{self, Config, Source};
+use agent::station::{self, App, Config, Source, Updates};
 use agent::status;
+use agent::update::driver::Settings;
+use agent::update::product::Factory;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 use disk::RealDisk;
 use model::envelope::Algorithm;
+use model::{HardwareId, ProductId, SecurityVersion, Version};
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -37,6 +40,26 @@ enum Command {
         /// The device's serial number.
         #[arg(long)]
         serial: String,
+    },
+    /// Give the device its first image of a product, in the factory: into slot A, confirmed.
+    Provision {
+        /// The device's directory; made if it is not there.
+        #[arg(long)]
+        data: PathBuf,
+        /// Its name, as in the releases.
+        #[arg(long)]
+        product: ProductId,
+        /// The kind of hardware, as in the releases.
+        #[arg(long)]
+        hardware: HardwareId,
+        /// The image's version, as in 1.0.0.
+        #[arg(long, value_name = "VERSION")]
+        release: Version,
+        /// Nothing below it starts on this device from now on.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        security_version: u32,
+        /// The executable.
+        file: PathBuf,
     },
     /// Enrol if need be, then sample, seal and publish until SIGTERM. SIGHUP: move on to the next gateway. SIGUSR1: rotate
     /// the sealing key.
@@ -131,6 +154,33 @@ struct Run {
     /// The algorithm of sealing keys that are made from now on.
     #[arg(long, value_enum, default_value_t = Seal::Ed25519)]
     seal: Seal,
+    /// The product that runs out of its slots beside this process, which starts, watches and updates it. It was provisioned.
+    #[arg(long = "app", value_name = "PRODUCT")]
+    app: Option<ProductId>,
+    /// An argument of the application. Again for the next one.
+    #[arg(long = "app-arg", value_name = "ARG", requires = "app", allow_hyphen_values = true)]
+    app_args: Vec<OsString>,
+    /// The application says no readings, and is not asked for one before it is confirmed.
+    #[arg(long, requires = "app")]
+    app_is_silent: bool,
+    /// The Director's first root: copied into the directory if it has none yet.
+    #[arg(long, value_name = "FILE")]
+    director_root: Option<PathBuf>,
+    /// The image repository's first root: copied into the directory if it has none yet.
+    #[arg(long, value_name = "FILE")]
+    image_root: Option<PathBuf>,
+    /// The longest time between two check-ins, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(250..=86_400_000))]
+    check_in_ms: u64,
+    /// Nothing is armed under a lease that was issued longer ago, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1_000..=86_400_000))]
+    halt_within_ms: u64,
+    /// How long an image on trial may take to show that it is well, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 120_000, value_parser = clap::value_parser!(u64).range(1_000..=86_400_000))]
+    trial_ms: u64,
+    /// An executable of the owner's that says whether an image on trial is well: 0 yes, 75 not yet, any other no.
+    #[arg(long, value_name = "FILE")]
+    health_script: Option<PathBuf>,
     /// Write the log as JSON lines.
     #[arg(long)]
     log_json: bool,
@@ -203,6 +253,22 @@ impl Run {
             bytes_max: self.backlog_bytes,
             full: self.backlog_full,
         };
+        let app = self.app.map(|product| App {
+            product,
+            args: self.app_args,
+            says_readings: !self.app_is_silent,
+        });
+        let updates = Updates {
+            settings: Settings {
+                director_root: self.director_root,
+                image_root: self.image_root,
+                check_in_ms: self.check_in_ms,
+                halt_within_ms: self.halt_within_ms,
+            },
+            app,
+            trial: Duration::from_millis(self.trial_ms),
+            health_script: self.health_script,
+        };
         Config {
             dir: self.data,
             est: self.est,
@@ -212,6 +278,7 @@ impl Run {
             backlog,
             seal_algorithm,
             end_with_stdin: self.end_with_stdin,
+            updates,
         }
     }
 }
@@ -229,6 +296,12 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Prepare { data, serial } => station::prepare(&data, &serial),
+        Command::Provision { data, product, hardware, release, security_version, file } => {
+            let security_version = SecurityVersion(security_version);
+            let (version, image) = (release, file);
+            let first = Factory { product, hardware, version, security_version, image };
+            station::provision(&data, &first)
+        }
         Command::Run(run) => {
             // Replayed again with its own times, a row would stand in history twice.
             ensure!(

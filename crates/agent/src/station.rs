@@ -1,16 +1,22 @@
-//! An agent at work: enrols, starts the device's thread, its source and its link, and keeps its identity fresh.
+//! An agent at work: enrols, starts the device's thread, its source, its link, its application and what updates it, and keeps
+//! its identity fresh.
 
+use crate::application;
 use crate::backlog::{Backlog, BacklogConfig, BacklogError, Outbox};
 use crate::clock::{Clock, SystemClock};
 use crate::counter::Counters;
 use crate::driver::{self, Device, SAMPLES_MAX, WORDS_MAX, Word};
 use crate::feed::Feed;
+use crate::launch;
 use crate::link::{Link, Place};
 use crate::pack::Sample;
 use crate::position::Position;
 use crate::seal::Sealer;
 use crate::sources::replay::{AsOf, Play, Recording};
 use crate::status::{self, Seen};
+use crate::update::checkin::SealKey;
+use crate::update::driver::{self as update, Part, UpdateError, Updater};
+use crate::update::product::{Factory, Product};
 use anyhow::{Context, Result, anyhow, bail};
 use disk::{DirLock, RealDisk, SharedDisk};
 use keys::UnixTime;
@@ -18,8 +24,9 @@ use keys::est::{Est, Server};
 use keys::identity::{self, Identity, IdentityError, Settings};
 use keys::tls::Alpn;
 use model::envelope::Algorithm;
-use model::{KeyId, Prior, told};
+use model::{KeyId, Prior, ProductId, told};
 use rustls::ClientConfig;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -58,6 +65,29 @@ pub struct Config {
     /// End when standard input ends: whoever started the agent holds the other end of it, and takes it along when it dies,
     /// however it dies.
     pub end_with_stdin: bool,
+    /// What runs beside sampling, and how it is updated.
+    pub updates: Updates,
+}
+
+/// What a device runs out of slots, and under which conditions that changes.
+#[derive(Clone, Debug)]
+pub struct Updates {
+    pub settings: update::Settings,
+    /// The application. Without one there is nothing to update but, if it was launched, the agent itself.
+    pub app: Option<App>,
+    /// How long what is on trial may take to show that it is well.
+    pub trial: Duration,
+    /// The owner's own check.
+    pub health_script: Option<PathBuf>,
+}
+
+/// An application of this device.
+#[derive(Clone, Debug)]
+pub struct App {
+    pub product: ProductId,
+    pub args: Vec<OsString>,
+    /// Whether it has to say a reading before it is confirmed.
+    pub says_readings: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -111,6 +141,14 @@ pub async fn run(config: Config) -> Result<()> {
         () = signals.end() => return station.end().await,
     }
     station.work(&mut signals).await
+}
+
+/// Gives a device its first image of a product, in the factory.
+pub fn provision(dir: &Path, first: &Factory) -> Result<()> {
+    let disk: SharedDisk = Arc::new(RealDisk);
+    disk.create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    Product::provision(&disk, dir, first)?;
+    Ok(())
 }
 
 /// Makes the key that a device is born with; its maker certifies the request.
@@ -315,6 +353,18 @@ struct Station {
     stop_source: std::sync::mpsc::SyncSender<()>,
     source: Option<JoinHandle<Result<()>>>,
     device_ended: oneshot::Receiver<Result<(), BacklogError>>,
+    /// None: there is nothing to update.
+    updating: Option<Updating>,
+}
+
+/// The thread that updates the device.
+struct Updating {
+    /// The device's newest identity, for HTTP.
+    tls: watch::Sender<Arc<ClientConfig>>,
+    /// Under which manifests are sealed.
+    seal: watch::Sender<SealKey>,
+    stop: watch::Sender<bool>,
+    ended: oneshot::Receiver<Result<(), UpdateError>>,
 }
 
 impl Station {
@@ -332,6 +382,7 @@ impl Station {
         let (words, words_in) = mpsc::channel(WORDS_MAX);
         let (seen_out, seen) = watch::channel(Seen::default());
         let sealing = counters.key();
+        let seal_key = SealKey { signer: identity.seal().key.clone(), epoch: counters.epoch() };
         let sealer = Sealer::new(identity.seal().key.clone(), counters, backlog.newest());
         let device = Device {
             backlog,
@@ -345,6 +396,7 @@ impl Station {
             // Nobody waits any more only when the process is ending by itself.
             let _ = end.send(driver::run(device, samples_in, words_in, seen_out));
         })?;
+        let updating = Updating::start(&disk, &config, &identity, &clock, &samples, seal_key)?;
         let (stop_source, stop) = std::sync::mpsc::sync_channel(1);
         let source = start_source(config.source.clone(), clock, samples, stop, position)?;
         let (tls, tls_in) = watch::channel(identity.client_config(Alpn::None)?);
@@ -378,6 +430,7 @@ impl Station {
             stop_source,
             source: Some(source),
             device_ended,
+            updating,
         })
     }
 
@@ -401,6 +454,12 @@ impl Station {
                 ended = &mut self.link => {
                     ended.context("the link panicked")?.context("cannot send from the backlog")?;
                     bail!("the link ended by itself");
+                }
+                ended = has_updated(&mut self.updating) => {
+                    ended.context("the thread that updates the device panicked")??;
+                    // Another image of the agent is to run. Its launcher loads when this process has ended.
+                    self.updating = None;
+                    return self.end().await;
                 }
                 ended = &mut self.device_ended => {
                     ended.context("the device's thread panicked")??;
@@ -440,6 +499,9 @@ impl Station {
         self.sealing = counters.key();
         let (done, is_done) = oneshot::channel();
         let signer = self.identity.seal().key.clone();
+        if let Some(updating) = &self.updating {
+            updating.seal.send_replace(SealKey { signer: signer.clone(), epoch: counters.epoch() });
+        }
         if self.words.send(Word::NewKey { signer, counters, done }).await.is_ok() {
             // An error says that the device's thread has ended, which the station hears of by itself.
             let _ = is_done.await;
@@ -454,10 +516,20 @@ impl Station {
             return;
         }
         match self.identity.renew_tls(&self.est).await {
-            Ok(()) => match self.identity.client_config(Alpn::None) {
-                Ok(config) => drop(self.tls.send_replace(config)),
-                Err(error) => tracing::error!(%error, "the renewed certificate cannot be used"),
-            },
+            Ok(()) => {
+                let config = |alpn| {
+                    let config = self.identity.client_config(alpn);
+                    config.inspect_err(|error| {
+                        tracing::error!(%error, "the renewed certificate cannot be used");
+                    })
+                };
+                if let Ok(mqtt) = config(Alpn::None) {
+                    self.tls.send_replace(mqtt);
+                }
+                if let (Some(updating), Ok(http)) = (&self.updating, config(Alpn::Http11)) {
+                    updating.tls.send_replace(http);
+                }
+            }
             Err(error) => {
                 tracing::warn!(error = told(&error), "the TLS certificate was not renewed yet")
             }
@@ -467,6 +539,11 @@ impl Station {
     /// Closes the pack, makes it durable, and tries for a short while to send the rest.
     async fn end(mut self) -> Result<()> {
         tracing::info!("ends");
+        // The application first: what it has said is still sealed.
+        if let Some(updating) = self.updating.take() {
+            updating.stop.send_replace(true);
+            updating.ended.await.context("the thread that updates the device panicked")??;
+        }
         let (done, is_done) = oneshot::channel();
         if self.words.send(Word::Finish(done)).await.is_ok() {
             let _ = is_done.await;
@@ -489,6 +566,73 @@ impl Station {
             source.join().map_err(|_| anyhow!("the source panicked"))??;
         }
         Ok(())
+    }
+}
+
+/// Waits for ever if there is nothing to wait for.
+async fn has_updated(
+    updating: &mut Option<Updating>,
+) -> Result<Result<(), UpdateError>, oneshot::error::RecvError> {
+    match updating {
+        Some(updating) => (&mut updating.ended).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Updating {
+    /// The application is looked after on this runtime, whose thread lives as long as the process; what decides over its
+    /// slots has a thread of its own, since it waits for the disk.
+    fn start(
+        disk: &SharedDisk,
+        config: &Config,
+        identity: &Identity,
+        clock: &Arc<dyn Clock>,
+        samples: &mpsc::Sender<Sample>,
+        seal: SealKey,
+    ) -> Result<Option<Self>> {
+        let Updates { settings, app, trial, health_script } = &config.updates;
+        let mut parts = Vec::new();
+        let mut part = |program: application::Config, launched| {
+            let product = program.product.clone();
+            let mut program = program.with_script(health_script.clone());
+            program.settings.trial_ms = trial.as_millis() as u64;
+            let started = application::start(program, clock.clone(), samples.clone());
+            parts.push(Part { product, orders: started.orders, news: started.news, launched });
+        };
+        if let Some(App { product, args, says_readings }) = app {
+            let mut program = application::Config::new(product.clone(), args.clone());
+            program.settings.health.reading = *says_readings;
+            part(program, None);
+        }
+        if let Some(slot) = launch::own_slot(&config.dir) {
+            let product = ProductId::new(launch::PRODUCT).expect("it is a name");
+            part(application::Config::own(product), Some(slot));
+        }
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let (tls, tls_in) = watch::channel(identity.client_config(Alpn::Http11)?);
+        let (seal, seal_in) = watch::channel(seal);
+        let (stop, stopped) = watch::channel(false);
+        let updater = Updater {
+            disk: disk.clone(),
+            data: config.dir.clone(),
+            clock: clock.clone(),
+            device: identity.id().clone(),
+            site: identity.site().to_owned(),
+            gateways: config.gateways.clone(),
+            tls: tls_in,
+            seal: seal_in,
+            parts,
+            settings: settings.clone(),
+            stop: stopped,
+        };
+        let (end, ended) = oneshot::channel();
+        std::thread::Builder::new().name("update".into()).spawn(move || {
+            // Nobody waits any more only when the process is ending by itself.
+            let _ = end.send(update::run(updater));
+        })?;
+        Ok(Some(Self { tls, seal, stop, ended }))
     }
 }
 

@@ -72,6 +72,17 @@ fn config(dir: &Path) -> Config {
         backlog: BacklogConfig { dir: dir.to_owned(), bytes_max, full },
         seal_algorithm: Algorithm::Ed25519,
         end_with_stdin: false,
+        updates: Updates {
+            settings: update::Settings {
+                director_root: None,
+                image_root: None,
+                check_in_ms: 60_000,
+                halt_within_ms: 60_000,
+            },
+            app: None,
+            trial: Duration::from_secs(120),
+            health_script: None,
+        },
     }
 }
 
