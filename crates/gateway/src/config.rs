@@ -26,6 +26,9 @@ pub struct Config {
     /// What every session is held to.
     pub terms: Terms,
     pub spool: SpoolConfig,
+    /// Images that devices install, all together. Beyond it those go that were used longest ago; one that is longer is not
+    /// fetched.
+    pub cache_bytes: u64,
     /// What is left of the disk for other files: below it nothing is admitted. 0: it is not watched.
     pub disk_reserve_bytes: u64,
     /// Connections of devices, handshakes included. One more is closed at once.
@@ -56,6 +59,7 @@ impl Config {
             site_ca: None,
             terms: Terms::default(),
             spool: SpoolConfig::default(),
+            cache_bytes: 2 * 1024 * 1024 * 1024,
             disk_reserve_bytes: 64 * 1024 * 1024,
             connections_max: 4096,
             handshakes: Rate { per_second: 200, burst: 400 },

@@ -4,6 +4,7 @@
 //! What is the gateway's own is tried again here alone: jittered exponential back-off up to `retry_max`, Retry-After honoured,
 //! for ever. What piles up meanwhile is bounded by the spool. What a device asks for is asked once: it tries again by itself.
 
+use crate::ask::ImageName;
 use crate::bundle::{BundleError, Keeper, View};
 use crate::identity::random;
 use crate::limits::Backoff;
@@ -17,12 +18,13 @@ use arc_swap::ArcSwap;
 use bus::Offset;
 use model::told;
 use model::uplink::Verdict;
-use model::{DeviceId, Timestamp};
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use model::{DeviceId, Digest, Timestamp};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RANGE, RETRY_AFTER};
 use rustls::ClientConfig;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A batch of 1 MiB over 512 kbit/s takes 16 s; its fsync and answer well under one.
@@ -31,6 +33,12 @@ const UPLINK_TIMEOUT: Duration = Duration::from_secs(60);
 const BUNDLE_TIMEOUT: Duration = Duration::from_secs(40);
 /// Some 20 KiB of metadata over 512 kbit/s take a third of a second; making them, less. A device tries again by itself.
 const CHECK_IN_TIMEOUT: Duration = Duration::from_secs(20);
+/// The longest file of 2 MiB over 1 Mbit/s takes 17 s.
+const IMAGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest image over 10 Mbit/s takes a quarter of an hour. What takes longer goes on with another question.
+const BLOB_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Control may verify an image before it gives it out for the first time.
+const BLOB_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The least time between two questions for a bundle that brought none.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// For how long an answer is still waited for at the end.
@@ -80,6 +88,33 @@ impl Link {
         answer(request, CHECK_IN_ANSWER_BYTES_MAX).await
     }
 
+    /// A metadata file of the image repository.
+    pub async fn image(&self, name: ImageName) -> Reply {
+        let request = self
+            .http
+            .load()
+            .get(format!("{}{}/{name}", self.base_url, path::GATEWAY_IMAGES))
+            .timeout(IMAGE_TIMEOUT);
+        answer(request, name.role.bytes_max()).await
+    }
+
+    /// The head of the answer to who asks for an image from a byte on; its body follows.
+    pub async fn blob(&self, digest: &Digest, from: u64) -> Result<reqwest::Response, String> {
+        let mut request = self
+            .http
+            .load()
+            .get(format!("{}{}/{digest}", self.base_url, path::GATEWAY_BLOBS))
+            .timeout(BLOB_TIMEOUT);
+        if from > 0 {
+            request = request.header(RANGE, format!("bytes={from}-"));
+        }
+        match timeout(BLOB_HEAD_TIMEOUT, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(told(&error.without_url())),
+            Err(_) => Err(format!("no answer within {} s", BLOB_HEAD_TIMEOUT.as_secs())),
+        }
+    }
+
     async fn bundle(&self, after: u64, wait: Duration) -> Reply {
         let query = format!("after={after}&wait_s={}", wait.as_secs());
         let request = self
@@ -110,9 +145,7 @@ async fn answer(request: reqwest::RequestBuilder, bytes_max: usize) -> Reply {
         Ok(response) => response,
         Err(error) => return none(error),
     };
-    let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let seconds = header.and_then(|text| text.trim().parse().ok());
-    let retry_after = seconds.map(Duration::from_secs);
+    let retry_after = retry_after(response.headers());
     let status = response.status().as_u16();
     let mut body = Vec::new();
     loop {
@@ -125,6 +158,12 @@ async fn answer(request: reqwest::RequestBuilder, bytes_max: usize) -> Reply {
             Err(error) => return none(error),
         }
     }
+}
+
+/// How long the server asks to be left alone.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// Everything that handing up needs.
@@ -291,7 +330,7 @@ async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
     tokio::time::sleep(STOP_GRACE).await;
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("work on the disk does not panic")
 }
 

@@ -6,8 +6,9 @@
 //! ```
 
 use crate::bundle::{BundleError, Keeper, View};
+use crate::cache::{self, Cache};
 use crate::config::Config;
-use crate::control::{Link, Uplink, ask_for_bundle, follow_bundles};
+use crate::control::{Link, Uplink, ask_for_bundle, blocking, follow_bundles};
 use crate::driver::Station;
 use crate::error::GatewayError;
 use crate::http::Desk;
@@ -50,6 +51,7 @@ pub struct Gateway {
     metrics_addr: Option<SocketAddr>,
     metrics: Metrics,
     spool: Spool,
+    cache: Arc<Cache>,
     keeper: Arc<Keeper>,
     health: watch::Sender<Health>,
     stop: watch::Sender<bool>,
@@ -87,6 +89,12 @@ impl Gateway {
             let open = move || Spool::open(disk, &data, spool, metrics);
             tokio::task::spawn_blocking(open).await.expect("opening the spool does not panic")?
         };
+        let (cache, cache_works) = {
+            let (disk, data) = (disk.clone(), config.data.clone());
+            let (bytes_max, metrics) = (config.cache_bytes, metrics.clone());
+            let open = move || Cache::open(disk, &data, bytes_max, metrics);
+            tokio::task::spawn_blocking(open).await.expect("opening the cache does not panic")
+        };
         let tls = identity.server_config(ClientAuth::Required, Alpn::MqttOrHttp11)?;
         let listener = bind(config.listen).await?;
         let local_addr = listener
@@ -105,7 +113,7 @@ impl Gateway {
             spool.clone(),
             keeper.watch(),
             tls,
-            Desk::new(link.clone()),
+            Desk::new(link.clone(), cache.clone(), metrics.clone()),
             began,
         ));
         let sealer = Arc::new(Mutex::new(sealer));
@@ -139,7 +147,14 @@ impl Gateway {
         });
         others.0.push(tokio::spawn(apply_bundles(station.clone(), keeper.watch())));
         others.0.push(tokio::spawn(end_keys(keeper.clone())));
-        others.0.push(tokio::spawn(watch_disk(data.clone(), reserve, spool.clone())));
+        others.0.push(tokio::spawn(watch_disk(
+            data.clone(),
+            reserve,
+            spool.clone(),
+            cache.clone(),
+        )));
+        others.0.push(tokio::spawn(give_way(spool.clone(), cache.clone())));
+        others.0.push(tokio::spawn(cache::works(cache.clone(), link.clone(), cache_works)));
         let tls_in_use = identity.tls().chain.clone();
         let station_of = station.clone();
         others.0.push(tokio::spawn(
@@ -155,6 +170,7 @@ impl Gateway {
             metrics_addr,
             metrics,
             spool,
+            cache,
             keeper,
             health,
             stop,
@@ -199,6 +215,8 @@ impl Gateway {
         self.devices.ended().await;
         self.uplink.ended().await;
         drop(self.others);
+        let cache = self.cache;
+        blocking(move || cache.keep_order()).await;
         let failed = *self.spool.failed().borrow();
         self.spool.close().await?;
         if failed { Err(GatewayError::SpoolFailed) } else { Ok(()) }
@@ -304,8 +322,8 @@ fn show(view: &View, metrics: &Metrics) {
     metrics.bundle_unreadable.set(view.unreadable as i64);
 }
 
-/// Keeps a reserve of the disk for everything that is not the spool.
-async fn watch_disk(data: PathBuf, reserve: u64, spool: Spool) {
+/// Keeps a reserve of the disk for everything that is not the spool, and as much again that is not the cache.
+async fn watch_disk(data: PathBuf, reserve: u64, spool: Spool, cache: Arc<Cache>) {
     if reserve == 0 {
         return;
     }
@@ -314,11 +332,30 @@ async fn watch_disk(data: PathBuf, reserve: u64, spool: Spool) {
         // A disk whose free space cannot be asked for is not thought to be full: the spool has its own bound.
         let free = rustix::fs::statvfs(&data).map(|s| s.f_bavail.saturating_mul(s.f_frsize));
         let low = free.is_ok_and(|free| free < reserve);
+        let wanted = reserve.saturating_mul(2);
+        if let Some(missing) = free.ok().and_then(|free| wanted.checked_sub(free))
+            && missing > 0
+        {
+            let cache = cache.clone();
+            blocking(move || cache.give_way(missing)).await;
+        }
         if low != was_low {
             tracing::warn!(low, reserve, "the disk's reserve");
             was_low = low;
         }
         spool.set_low(low);
+        tokio::time::sleep(DISK_LOOK).await;
+    }
+}
+
+/// What was admitted must have its place: what can be fetched again goes for it, a segment's worth at a time.
+async fn give_way(spool: Spool, cache: Arc<Cache>) {
+    let disk_full = spool.disk_full();
+    loop {
+        disk_full.notified().await;
+        let (cache, bytes) = (cache.clone(), spool.segment_bytes());
+        blocking(move || cache.give_way(bytes)).await;
+        // The next one to find no room comes after it has been made.
         tokio::time::sleep(DISK_LOOK).await;
     }
 }

@@ -8,12 +8,14 @@
 //! One connection serves one request after the other. What is refused is said as problem+json (RFC 9457).
 
 use crate::admission::judge_manifest;
-use crate::ask::{self, Ask, NotAsked};
+use crate::ask::{self, Ask, ImageName, NotAsked, Span};
 use crate::bundle::{Peer, View};
+use crate::cache::{Cache, Failure, Reader};
 use crate::control::Link;
 use crate::driver::Station;
+use crate::images::{Images, Told};
 use crate::limits::{Pace, Rate};
-use crate::metrics::Invariant;
+use crate::metrics::{Invariant, Metrics};
 use crate::refusal::Refusal;
 use crate::stall::Impatient;
 use crate::uplink::Reply;
@@ -21,12 +23,15 @@ use api::update::CHECK_IN_BYTES_MAX;
 use api::{Problem, problem};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Bytes, Frame, Incoming, SizeHint};
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    ACCEPT_RANGES, ALLOW, CONNECTION, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue, IF_RANGE,
+    RANGE, RETRY_AFTER,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use model::DeviceId;
+use model::{DeviceId, Digest};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::error::Error as _;
@@ -34,10 +39,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::server::TlsStream;
 
@@ -56,6 +61,8 @@ const CHECK_INS_MAX: usize = 32;
 const TURN_TIME: Duration = Duration::from_secs(5);
 /// A request and its answer together.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
+/// An image over 2.5 Mbit/s and its longest; who is slower asks for the rest.
+const BLOB_TIME: Duration = Duration::from_secs(3600);
 /// Who takes nothing of its answer for so long does not read. Some 64 KiB wait: it is 2 KiB/s at least.
 const STALL_TIME: Duration = Duration::from_secs(30);
 /// How long an answer on its way is still given at the end.
@@ -70,6 +77,8 @@ const REASON_BYTES_MAX: usize = 16 * 1024;
 /// What devices' HTTP needs besides the bundle.
 pub(crate) struct Desk {
     link: Arc<Link>,
+    images: Images,
+    cache: Arc<Cache>,
     check_ins: Arc<Semaphore>,
     asking: Mutex<HashMap<DeviceId, Asking>>,
 }
@@ -81,9 +90,10 @@ struct Asking {
 }
 
 impl Desk {
-    pub fn new(link: Arc<Link>) -> Self {
+    pub fn new(link: Arc<Link>, cache: Arc<Cache>, metrics: Metrics) -> Self {
         let check_ins = Arc::new(Semaphore::new(CHECK_INS_MAX));
-        Self { link, check_ins, asking: Mutex::default() }
+        let images = Images::new(link.clone(), metrics);
+        Self { link, images, cache, check_ins, asking: Mutex::default() }
     }
 
     /// Forgets devices that are gone, once they have no connection.
@@ -252,7 +262,8 @@ impl Asker {
         }
         match asked.map_err(No::from)? {
             Ask::CheckIn => self.check_in(&view, &device, request).await,
-            Ask::Image(_) | Ask::Blob(_) => Err(NotAsked::Path.into()),
+            Ask::Image(name) => self.image(name).await,
+            Ask::Blob(digest) => self.blob(device, digest, &request).await,
         }
     }
 
@@ -301,6 +312,83 @@ impl Asker {
                 Err(no)
             }
         }
+    }
+
+    async fn image(&self, name: ImageName) -> Result<Response<Body>, No> {
+        match self.station.desk.images.get(name).await {
+            Told::File(bytes) => Ok(json(StatusCode::OK, Body::whole(bytes, None))),
+            Told::Absent => {
+                let title = "there is no such file";
+                let detail = format!("expected a file of the image repository, found {name}");
+                Err(No::new(StatusCode::NOT_FOUND, "absent", title, detail))
+            }
+            Told::Away => Err(No::away()),
+        }
+    }
+
+    async fn blob(
+        &self,
+        device: DeviceId,
+        digest: Digest,
+        request: &Request<Incoming>,
+    ) -> Result<Response<Body>, No> {
+        let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+        // What has this name has it for ever: a part of it can be asked for whatever came before.
+        let tag = format!("\"{digest}\"");
+        let range = header(RANGE).filter(|_| header(IF_RANGE).is_none_or(|of| of == tag));
+        let reader = self.station.desk.cache.reader(digest).await.map_err(No::from)?;
+        let len = reader.len;
+        let (status, span) = match ask::span(range, len) {
+            Span::Whole => (StatusCode::OK, 0..len),
+            Span::Part(from, to) => (StatusCode::PARTIAL_CONTENT, from..to),
+            Span::Outside => return Err(No::outside(len)),
+        };
+        let mut response = Response::new(Body::default());
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        headers.insert(ETAG, value(tag));
+        if status == StatusCode::PARTIAL_CONTENT {
+            let range = format!("bytes {}-{}/{len}", span.start, span.end - 1);
+            headers.insert(CONTENT_RANGE, value(range));
+        }
+        self.until.send_replace(Instant::now() + BLOB_TIME);
+        let (pieces, piped) = mpsc::channel(1);
+        *response.body_mut() = Body::piped(span.end - span.start, piped);
+        tokio::spawn(pump(self.station.clone(), device, reader, span, pieces));
+        Ok(response)
+    }
+}
+
+/// The pieces of an image that are given to one device, at its pace.
+async fn pump(
+    station: Arc<Station>,
+    device: DeviceId,
+    mut reader: Reader,
+    span: std::ops::Range<u64>,
+    pieces: mpsc::Sender<Bytes>,
+) {
+    let mut at = span.start;
+    while at < span.end {
+        let max = (span.end - at).min(BUFFER_BYTES_MAX as u64) as usize;
+        let read = tokio::select! {
+            read = reader.read(at, max) => read,
+            () = pieces.closed() => return,
+        };
+        let Ok(piece) = read else {
+            // The answer ends before its end: the device asks for the rest.
+            station.metrics.images_cut.inc();
+            return;
+        };
+        let len = piece.len() as u64;
+        at += len;
+        let wait = station.desk.charge(&device, 0, len, station.uptime());
+        if pieces.send(piece).await.is_err() {
+            return;
+        }
+        station.metrics.cache_served_bytes.inc_by(len);
+        tokio::time::sleep(wait).await;
     }
 }
 
@@ -356,6 +444,8 @@ struct No {
     detail: String,
     again: Option<Duration>,
     allowed: Option<&'static str>,
+    /// How long all of it is, to who asked for what lies behind.
+    len: Option<u64>,
     /// Nothing more is heard on this connection.
     ends: bool,
 }
@@ -368,7 +458,7 @@ impl No {
         detail: impl Into<String>,
     ) -> Self {
         let detail = detail.into();
-        Self { status, word, title, detail, again: None, allowed: None, ends: false }
+        Self { status, word, title, detail, again: None, allowed: None, len: None, ends: false }
     }
 
     fn away() -> Self {
@@ -417,6 +507,12 @@ impl No {
         Self { ends: true, ..Self::new(status, word, "the body cannot be read", error) }
     }
 
+    fn outside(len: u64) -> Self {
+        let detail = format!("expected a range within {len} bytes");
+        let (status, title) = (StatusCode::RANGE_NOT_SATISFIABLE, "there is nothing in this range");
+        Self { len: Some(len), ..Self::new(status, "outside", title, detail) }
+    }
+
     fn response(self) -> Response<Body> {
         let status = self.status;
         let problem = Problem::new(status.as_u16(), self.word, self.title, self.detail);
@@ -428,6 +524,9 @@ impl No {
         }
         if let Some(allowed) = self.allowed {
             headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        }
+        if let Some(len) = self.len {
+            headers.insert(CONTENT_RANGE, value(format!("bytes */{len}")));
         }
         if self.ends {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -455,16 +554,52 @@ impl From<NotAsked> for No {
     }
 }
 
+impl From<Failure> for No {
+    fn from(failure: Failure) -> Self {
+        let (status, title) = match failure {
+            Failure::Absent => (StatusCode::NOT_FOUND, "no release has this image"),
+            Failure::Away { retry_after } => {
+                let again = Some(retry_after.unwrap_or(AGAIN).min(AGAIN_MAX));
+                return Self { again, ..Self::away() };
+            }
+            Failure::Mismatch => (StatusCode::BAD_GATEWAY, "what came is another image"),
+            Failure::Unfit => (StatusCode::BAD_GATEWAY, "what came cannot be read"),
+            Failure::TooLarge => {
+                (StatusCode::INSUFFICIENT_STORAGE, "the cache is too small for it")
+            }
+            Failure::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, "there is no room for it now"),
+            Failure::Disk => (StatusCode::SERVICE_UNAVAILABLE, "the gateway's disk fails"),
+            Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "it is not here yet"),
+        };
+        let again = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(AGAIN);
+        Self { again, ..Self::new(status, failure.as_str(), title, failure.as_str()) }
+    }
+}
+
+/// Digits, hexadecimal digits and quotes.
+fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("it is printable ASCII")
+}
+
 /// The body of an answer, given out piece by piece: what waits to be written is bounded.
-pub(crate) struct Body {
-    left: Bytes,
+#[derive(Default)]
+struct Body {
+    /// How much there is to come, all together.
+    left: u64,
+    here: Bytes,
+    to_come: Option<mpsc::Receiver<Bytes>>,
     /// Held until the answer is given.
     _turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Body {
-    fn whole(bytes: Vec<u8>, turn: Option<OwnedSemaphorePermit>) -> Self {
-        Self { left: bytes.into(), _turn: turn }
+    fn whole(bytes: impl Into<Bytes>, turn: Option<OwnedSemaphorePermit>) -> Self {
+        let here = bytes.into();
+        Self { left: here.len() as u64, here, to_come: None, _turn: turn }
+    }
+
+    fn piped(len: u64, pieces: mpsc::Receiver<Bytes>) -> Self {
+        Self { left: len, to_come: Some(pieces), ..Self::default() }
     }
 }
 
@@ -474,20 +609,31 @@ impl hyper::body::Body for Body {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if self.left.is_empty() {
+        if self.left == 0 {
             return Poll::Ready(None);
         }
-        let len = self.left.len().min(BUFFER_BYTES_MAX);
-        Poll::Ready(Some(Ok(Frame::data(self.left.split_to(len)))))
+        let piece = match &mut self.to_come {
+            Some(to_come) => ready!(to_come.poll_recv(context)),
+            None => {
+                let len = self.here.len().min(BUFFER_BYTES_MAX);
+                Some(self.here.split_to(len))
+            }
+        };
+        let Some(piece) = piece else {
+            // What was promised does not come: the connection ends, and the device knows that this is not all.
+            return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())));
+        };
+        self.left = self.left.saturating_sub(piece.len() as u64);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left.is_empty()
+        self.left == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left.len() as u64)
+        SizeHint::with_exact(self.left)
     }
 }

@@ -71,6 +71,9 @@ struct Options {
     /// The spool on the disk, in bytes; beyond it devices hear PUBACK 0x97 and keep what they have.
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 30, value_parser = clap::value_parser!(u64).range(1 << 20..))]
     spool_bytes: u64,
+    /// Images for devices on the disk, in bytes; beyond it those go that were used longest ago.
+    #[arg(long, value_name = "BYTES", default_value_t = 2 << 30)]
+    cache_bytes: u64,
     /// What is left of the disk for everything else, in bytes; 0: not watched.
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     disk_reserve_bytes: u64,
@@ -102,6 +105,7 @@ impl Options {
         config.bytes = twice(self.bytes_per_s);
         config.spool.bytes_max = self.spool_bytes;
         config.spool.remember = usize::from(self.receive_maximum) * 2;
+        config.cache_bytes = self.cache_bytes;
         config.disk_reserve_bytes = self.disk_reserve_bytes;
         config.clock_uncertainty_ms = self.clock_uncertainty_ms.unwrap_or(u32::MAX);
         config.retry_max = Duration::from_secs(self.retry_max_s);

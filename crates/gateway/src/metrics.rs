@@ -59,6 +59,17 @@ pub struct Metrics {
     violations: IntCounterVec,
     http_answers: IntCounterVec,
     pub check_ins_away: IntCounter,
+    pub images_stale: IntCounter,
+    pub images_cut: IntCounter,
+    cache_failures: IntCounterVec,
+    pub cache_bytes: IntGauge,
+    pub cache_images: IntGauge,
+    pub cache_hits: IntCounter,
+    pub cache_fetches: IntCounter,
+    pub cache_fetched_bytes: IntCounter,
+    pub cache_served_bytes: IntCounter,
+    pub cache_removed: IntCounter,
+    pub cache_rotten: IntCounter,
     pub connections: IntGauge,
     pub sessions: IntGauge,
     pub handshakes: IntCounter,
@@ -144,6 +155,46 @@ impl Metrics {
                 r,
                 "check_ins_away_total",
                 "Check-ins that control did not answer, or put off.",
+            ),
+            images_stale: counter(
+                r,
+                "images_stale_total",
+                "Answers with metadata that could not be asked for again, since control is away.",
+            ),
+            images_cut: counter(
+                r,
+                "images_cut_total",
+                "Answers with an image that ended before their end: the device asks for the rest.",
+            ),
+            cache_failures: counters(
+                r,
+                "cache_failures_total",
+                "Images that could not be had, by reason.",
+                "reason",
+            ),
+            cache_bytes: gauge(r, "cache_bytes", "What images in the cache take, or will take."),
+            cache_images: gauge(r, "cache_images", "Images in the cache, also begun ones."),
+            cache_hits: counter(
+                r,
+                "cache_hits_total",
+                "Questions for an image that was here, whole.",
+            ),
+            cache_fetches: counter(r, "cache_fetches_total", "Images that were asked of control."),
+            cache_fetched_bytes: counter(
+                r,
+                "cache_fetched_bytes_total",
+                "Bytes of images that came from control.",
+            ),
+            cache_served_bytes: counter(
+                r,
+                "cache_served_bytes_total",
+                "Bytes of images that devices were given.",
+            ),
+            cache_removed: counter(r, "cache_removed_total", "Files removed from the cache."),
+            cache_rotten: counter(
+                r,
+                "cache_rotten_total",
+                "Images on the disk that were not what they had been: fetched again.",
             ),
             connections: gauge(r, "connections", "Open TCP connections on the device listener."),
             sessions: gauge(r, "sessions", "Devices with an open MQTT session."),
@@ -275,6 +326,14 @@ impl Metrics {
         self.http_answers.with_label_values(&[what, &status.to_string()]).inc();
     }
 
+    pub(crate) fn cache_failed(&self, reason: &str) {
+        self.cache_failures.with_label_values(&[reason]).inc();
+    }
+
+    pub fn cache_failures(&self, reason: &str) -> u64 {
+        self.cache_failures.with_label_values(&[reason]).get()
+    }
+
     pub fn http_answers(&self, what: &str, status: u16) -> u64 {
         self.http_answers.with_label_values(&[what, &status.to_string()]).get()
     }
@@ -324,6 +383,9 @@ impl Metrics {
         }
         for reason in QuarantineReason::ALL {
             self.quarantined.with_label_values(&[reason.as_str()]);
+        }
+        for reason in crate::cache::Failure::LABELS {
+            self.cache_failures.with_label_values(&[reason]);
         }
         for what in crate::ask::Ask::LABELS {
             self.http_answers.with_label_values(&[what, "200"]);

@@ -40,7 +40,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use trust::window::Window;
 
 /// The bounds of the spool.
@@ -224,6 +224,8 @@ struct Shown {
     cursor: Arc<AtomicU64>,
     /// Somebody found no room: trim at the next occasion.
     pressed: Arc<AtomicBool>,
+    /// Somebody found no room on the disk, whoever has filled it.
+    disk_full: Arc<Notify>,
 }
 
 impl Shown {
@@ -314,6 +316,7 @@ impl Spool {
             metrics: metrics.clone(),
             cursor: Arc::new(AtomicU64::new(found.cursor.0)),
             pressed: Arc::default(),
+            disk_full: Arc::default(),
         };
         shown.update();
         tokio::spawn(settle(ledger.clone(), shown.clone(), queue));
@@ -376,6 +379,7 @@ impl Spool {
         if inner.is_low() {
             inlet.lane.shut();
             inner.shown.press();
+            inner.shown.disk_full.notify_one();
             return refused(Refusal::DiskFull);
         }
         let Ok(step) = inner.commits.try_reserve() else {
@@ -449,7 +453,7 @@ impl Spool {
     /// that begins above it says the same.
     fn trim(&self, durable: &mut Durable, cursor: Offset) -> Result<(), SpoolError> {
         let inner = &*self.0;
-        let segment = inner.config.segment_bytes.min(inner.config.bytes_max / 4);
+        let segment = self.segment_bytes();
         let pressed = inner.shown.pressed.load(Ordering::Relaxed);
         let is_worth_it = durable.since_trim >= segment || (pressed && durable.since_trim > 0);
         if !is_worth_it {
@@ -485,6 +489,9 @@ impl Spool {
             source,
         })?;
         inner.short.store(!held, Ordering::Relaxed);
+        if !held {
+            inner.shown.disk_full.notify_one();
+        }
         inner.metrics.disk_reserve.set(inner.is_low().into());
         Ok(())
     }
@@ -500,6 +507,16 @@ impl Spool {
     pub fn set_low(&self, low: bool) {
         self.0.low.store(low, Ordering::Relaxed);
         self.0.metrics.disk_reserve.set(self.0.is_low().into());
+    }
+
+    /// Told when something finds no room on the disk: whoever has something there that can be had again may give it up.
+    pub fn disk_full(&self) -> Arc<Notify> {
+        self.0.shown.disk_full.clone()
+    }
+
+    /// How much is given up at a time.
+    pub fn segment_bytes(&self) -> u64 {
+        self.0.config.segment_bytes.min(self.0.config.bytes_max / 4)
     }
 
     /// The next record to hand up.
@@ -590,7 +607,10 @@ async fn settle(ledger: Arc<Mutex<Ledger>>, shown: Shown, mut queue: mpsc::Recei
             Ok(Err(error)) if error.is_for_want_of_room() => {
                 shown.press();
                 let refusal = match error {
-                    LogError::DiskFull { .. } => Refusal::DiskFull,
+                    LogError::DiskFull { .. } => {
+                        shown.disk_full.notify_one();
+                        Refusal::DiskFull
+                    }
                     LogError::Behind => Refusal::BehindRefused,
                     _ => Refusal::SpoolFull,
                 };

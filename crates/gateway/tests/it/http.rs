@@ -1,4 +1,4 @@
-//! Devices' HTTP: checking in.
+//! Devices' HTTP: checking in, and its bounds. For images see `images.rs`.
 
 use crate::client::{Client, connect};
 use crate::site::{
@@ -81,6 +81,13 @@ impl Http {
         let head = String::from_utf8(self.buffer.drain(..at).collect()).unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         Some((status, head))
+    }
+
+    /// Reads until so much of a body is there, or the connection has ended.
+    pub async fn body(&mut self, len: usize) -> Vec<u8> {
+        while self.buffer.len() < len && self.more().await.is_some() {}
+        let len = len.min(self.buffer.len());
+        self.buffer.drain(..len).collect()
     }
 
     async fn more(&mut self) -> Option<()> {

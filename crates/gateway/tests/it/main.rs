@@ -5,6 +5,7 @@ mod admission;
 mod client;
 mod foreign;
 mod http;
+mod images;
 mod life;
 mod sessions;
 mod site;

@@ -159,11 +159,28 @@ pub struct Desk {
     pub is_away: bool,
     /// Status, Retry-After and body of the answer to a check-in.
     pub check_in: (u16, Option<u64>, Vec<u8>),
+    pub images: HashMap<String, Vec<u8>>,
+    /// What it gives for a digest, which need not have it.
+    pub blobs: HashMap<String, Vec<u8>>,
+    /// It hangs up once, in the middle of an image: behind so many bytes of it.
+    pub hangs_up_at: Option<usize>,
+    /// It gives every image from its beginning on.
+    pub ignores_ranges: bool,
+    /// It does not say how long an image is.
+    pub says_no_length: bool,
 }
 
 impl Default for Desk {
     fn default() -> Self {
-        Self { is_away: false, check_in: (200, None, b"{\"format\":1}".to_vec()) }
+        Self {
+            is_away: false,
+            check_in: (200, None, b"{\"format\":1}".to_vec()),
+            images: HashMap::new(),
+            blobs: HashMap::new(),
+            hangs_up_at: None,
+            ignores_ranges: false,
+            says_no_length: false,
+        }
     }
 }
 
@@ -202,6 +219,8 @@ pub struct Site {
     calls: watch::Sender<u64>,
     /// What was asked in the name of devices: the path, and what came with it.
     asked: watch::Sender<Vec<(String, Vec<u8>)>>,
+    /// Up to where it gives images for now.
+    gives: watch::Sender<usize>,
     pub control: SocketAddr,
 }
 
@@ -222,6 +241,7 @@ impl Site {
             generation: watch::channel(0).0,
             calls: watch::channel(0).0,
             asked: watch::channel(Vec::new()).0,
+            gives: watch::channel(usize::MAX).0,
             control: listener.local_addr().unwrap(),
         });
         let serving = site.clone();
@@ -353,6 +373,18 @@ impl Site {
         self.asked.borrow().clone()
     }
 
+    /// An image that control gives out; its digest.
+    pub fn image(&self, bytes: &[u8]) -> String {
+        let digest = trust::digest(bytes).to_string();
+        self.desk(|desk| drop(desk.blobs.insert(digest.clone(), bytes.to_vec())));
+        digest
+    }
+
+    /// From now on images are given up to this byte, and no further until it is said again.
+    pub fn gives_up_to(&self, byte: usize) {
+        self.gives.send_replace(byte);
+    }
+
     pub fn batches(&self) -> Vec<(model::KeyId, Counter)> {
         self.state().batches.clone()
     }
@@ -363,7 +395,7 @@ impl Site {
 
     async fn serve(&self, stream: &mut TlsStream<TcpStream>) -> Option<()> {
         let leaf = Leaf::parse(stream.get_ref().1.peer_certificates()?.first()?).ok()?;
-        let (path, body) = request(stream).await?;
+        let Request { path, range, body } = request(stream).await?;
         let (status, retry, body) = if path.starts_with(api::path::EST) {
             match self.enrol(&leaf, &path, &body) {
                 Some(answer) => (200, None, answer),
@@ -383,6 +415,20 @@ impl Site {
                 return None;
             }
             desk.check_in
+        } else if let Some(name) = path.strip_prefix("/v1/gateway/images/") {
+            assert_eq!(leaf.role.to_string(), format!("gateway {GATEWAY}"));
+            let desk = self.state().desk.clone();
+            self.asked.send_modify(|asked| asked.push((path.clone(), body)));
+            match desk.images.get(name) {
+                _ if desk.is_away => return None,
+                Some(file) => (200, None, file.clone()),
+                None => (404, None, b"none".to_vec()),
+            }
+        } else if let Some(digest) = path.strip_prefix("/v1/gateway/blobs/sha256/") {
+            assert_eq!(leaf.role.to_string(), format!("gateway {GATEWAY}"));
+            let asked = range.clone().unwrap_or_default().into_bytes();
+            self.asked.send_modify(|all| all.push((path.clone(), asked)));
+            return self.give(stream, digest, range.as_deref()).await;
         } else {
             assert_eq!(path, api::path::GATEWAY_UPLINK);
             assert_eq!(leaf.role.to_string(), format!("gateway {GATEWAY}"));
@@ -401,6 +447,60 @@ impl Site {
         let head = format!("HTTP/1.1 {status} X\r\n{retry}Content-Length: {}\r\n\r\n", body.len());
         stream.write_all(&[head.as_bytes(), &body].concat()).await.ok()?;
         stream.flush().await.ok()
+    }
+
+    /// An image, or what is behind `range` of it.
+    async fn give(
+        &self,
+        stream: &mut TlsStream<TcpStream>,
+        digest: &str,
+        range: Option<&str>,
+    ) -> Option<()> {
+        let desk = self.state().desk.clone();
+        if desk.is_away {
+            return None;
+        }
+        let Some(bytes) = desk.blobs.get(digest) else {
+            let none = b"HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(none).await.ok()?;
+            return stream.flush().await.ok();
+        };
+        let from = range.filter(|_| !desk.ignores_ranges).map_or(0, |range| {
+            range.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse().unwrap()
+        });
+        let all = bytes.len();
+        let status = if from == 0 {
+            "200 X".into()
+        } else {
+            format!("206 X\r\nContent-Range: bytes {from}-{}/{all}", all - 1)
+        };
+        let length = if desk.says_no_length {
+            "Connection: close".into()
+        } else {
+            format!("Content-Length: {}", all - from)
+        };
+        let head = format!("HTTP/1.1 {status}\r\n{length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.ok()?;
+        let mut gives = self.gives.subscribe();
+        let mut at = from;
+        while at < all {
+            let to = all.min(*gives.borrow_and_update());
+            let hangs_up = desk.hangs_up_at.filter(|end| (at..=to).contains(end));
+            let to = hangs_up.unwrap_or(to);
+            if to > at {
+                stream.write_all(&bytes[at..to]).await.ok()?;
+            }
+            stream.flush().await.ok()?;
+            at = at.max(to);
+            if hangs_up.is_some() {
+                self.desk(|desk| desk.hangs_up_at = None);
+                return None;
+            }
+            if at < all {
+                gives.changed().await.ok()?;
+            }
+        }
+        (!desk.says_no_length).then_some(())
     }
 
     /// `None`: not now.
@@ -478,8 +578,14 @@ impl Site {
     }
 }
 
-/// Reads one HTTP/1.1 request: its path and body.
-async fn request(stream: &mut TlsStream<TcpStream>) -> Option<(String, Vec<u8>)> {
+/// One HTTP/1.1 request.
+struct Request {
+    path: String,
+    range: Option<String>,
+    body: Vec<u8>,
+}
+
+async fn request(stream: &mut TlsStream<TcpStream>) -> Option<Request> {
     let mut bytes = Vec::new();
     let head_len = loop {
         if let Some(at) = bytes.windows(4).position(|end| end == b"\r\n\r\n") {
@@ -491,23 +597,27 @@ async fn request(stream: &mut TlsStream<TcpStream>) -> Option<(String, Vec<u8>)>
     };
     let head = String::from_utf8(bytes[..head_len].to_vec()).unwrap();
     let path = head.split(' ').nth(1).unwrap().to_owned();
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().unwrap())
-    });
+    let header = |wanted: &str| {
+        head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case(wanted).then(|| value.trim().to_owned())
+        })
+    };
+    let length = header("content-length").map(|value| value.parse::<usize>().unwrap());
+    let range = header("range");
     let mut body = bytes.split_off(head_len);
     while body.len() < length.unwrap_or(0) {
         if stream.read_buf(&mut body).await.ok()? == 0 {
             return None;
         }
     }
-    Some((path, body))
+    Some(Request { path, range, body })
 }
 
 /// Somebody fills what is left of the disk to its last byte.
 pub fn fill_up(disk: &SimDisk) {
-    let bytes = ["/gw", "/gw/spool"].iter().map(Path::new).map(|dir| {
-        let names = disk.list(dir).unwrap();
+    let bytes = ["/gw", "/gw/spool", "/gw/cache"].iter().map(Path::new).map(|dir| {
+        let names = disk.list(dir).unwrap_or_default();
         names.iter().filter_map(|name| disk.len(&dir.join(name)).ok()).sum::<u64>()
     });
     disk.set_capacity(bytes.sum());
