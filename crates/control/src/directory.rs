@@ -146,6 +146,11 @@ impl Directory {
         next
     }
 
+    /// The same devices at a later generation: something else that bundles carry has changed.
+    pub fn at(&self, generation: u64) -> Self {
+        Self { generation, ..self.clone() }
+    }
+
     fn put(&mut self, device: Device) {
         let device = Arc::new(device);
         for key in &device.keys {

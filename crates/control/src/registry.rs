@@ -20,6 +20,7 @@ mod step;
 use crate::directory::{Device, Directory, Key, NotDrawn, moves};
 use crate::ledger::NotCovered;
 use crate::rollouts::table as rollouts;
+use crate::station::now;
 use crate::{director, images};
 use api::{Ownership, Purpose, Role, Standing};
 use disk::{Disk, RealDisk};
@@ -223,6 +224,8 @@ enum Plan {
     /// It is so already.
     Keep(Arc<Device>),
     Write(Box<Device>, Said),
+    /// Nothing is done, and that it was asked for is told.
+    Refuse(NotDrawn, Said),
 }
 
 impl Registry {
@@ -238,16 +241,45 @@ impl Registry {
         RealDisk
             .sync_dir(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })
             .map_err(directory)?;
-        take_site(&mut writer, path, site, policies).await?;
+        let policies = trust::digest(policies.as_bytes()).to_string();
+        take_site(&mut writer, path, site, &policies).await?;
         let (now, numbers) = load(&mut writer).await?;
-        Ok(Self(Arc::new(Inner {
+        let registry = Self(Arc::new(Inner {
             path: path.to_owned(),
             writer: Mutex::new(Some(writer)),
             numbers: watch::Sender::new(numbers),
             events: watch::Sender::new(numbers.events),
             directory: watch::Sender::new(Arc::new(now)),
             failed: watch::Sender::new(false),
-        })))
+        }));
+        registry.take_policies(policies).await?;
+        Ok(registry)
+    }
+
+    /// Others than last time are a change like any other.
+    async fn take_policies(&self, sha256: String) -> Result<(), RegistryError> {
+        let step = self.step(move |step| -> Work<'_, (), RegistryError> {
+            Box::pin(async move {
+                let known: String = sqlx::query_scalar("SELECT policies_sha256 FROM site")
+                    .fetch_one(step.tx())
+                    .await
+                    .map_err(RegistryError::Read)?;
+                if known == sha256 {
+                    return Ok(());
+                }
+                let generation = step.raise_generation().await?;
+                sqlx::query("UPDATE site SET policies_sha256 = ?")
+                    .bind(&sha256)
+                    .execute(step.tx())
+                    .await
+                    .map_err(RegistryError::Write)?;
+                step.directory = Arc::new(step.directory.at(generation));
+                let detail = json!({ "from_sha256": known, "to_sha256": sha256 });
+                step.say(said(now(), "operator", "policy.change", "site", detail)).await?;
+                Ok(())
+            })
+        });
+        step.await.map(|done| done.value)
     }
 
     /// What it holds now.
@@ -331,7 +363,8 @@ impl Registry {
         .await
     }
 
-    /// Moves a device's standing along a drawn edge (INV-STATE-1). To be there already changes nothing.
+    /// Moves a device's standing along a drawn edge (INV-STATE-1). To be there already changes nothing. A move that is not
+    /// drawn is refused, and that it was asked for is an event.
     pub async fn set_standing(
         &self,
         id: &DeviceId,
@@ -344,10 +377,12 @@ impl Registry {
             // Only a certificate makes a listed device an enrolled one: an operator can release, not enrol.
             if known.standing == Standing::Listed && to == Standing::Enrolled {
                 let expected = "quarantined";
-                return Err(NotDrawn { from: known.standing, to, expected }.into());
+                return Ok(refused(known, NotDrawn { from: known.standing, to, expected }, now));
             }
-            if !moves(known.standing, to)? {
-                return Ok(Plan::Keep(known.clone()));
+            match moves(known.standing, to) {
+                Err(not_drawn) => return Ok(refused(known, not_drawn, now)),
+                Ok(false) => return Ok(Plan::Keep(known.clone())),
+                Ok(true) => {}
             }
             let action = match to {
                 Standing::Revoked => "device.revoke",
@@ -399,21 +434,25 @@ impl Registry {
         &self,
         plan: impl FnOnce(&Directory) -> Result<Plan, ChangeError> + Send + 'static,
     ) -> Result<Changed, ChangeError> {
-        let done = self.step(move |step| {
+        let done = self.step(move |step| -> Work<'_, Result<Changed, NotDrawn>, ChangeError> {
             Box::pin(async move {
                 match plan(step.directory())? {
                     Plan::Keep(device) => {
                         let generation = step.directory().generation();
-                        Ok(Changed { generation, device, events: step.numbers.events })
+                        Ok(Ok(Changed { generation, device, events: step.numbers.events }))
                     }
                     Plan::Write(next, said) => {
                         step.say(said).await?;
-                        Ok(step.put(*next, None).await?)
+                        Ok(Ok(step.put(*next, None).await?))
+                    }
+                    Plan::Refuse(not_drawn, said) => {
+                        step.say(said).await?;
+                        Ok(Err(not_drawn))
                     }
                 }
             })
         });
-        done.await.map(|done| done.value)
+        Ok(done.await?.value?)
     }
 
     /// Runs one transaction to its end: all that the closure writes is durable when this returns, or nothing of it is, also
@@ -547,6 +586,11 @@ impl<E> From<RegistryError> for Refused<E> {
     }
 }
 
+fn refused(known: &Device, not_drawn: NotDrawn, now: Timestamp) -> Plan {
+    let detail = json!({ "from": not_drawn.from.as_str(), "to": not_drawn.to.as_str() });
+    Plan::Refuse(not_drawn, of_device(now, "operator", "device.refused", &known.id, detail))
+}
+
 fn of_device(
     now: Timestamp,
     actor: impl std::fmt::Display,
@@ -624,14 +668,13 @@ async fn take_site(
     writer: &mut SqliteConnection,
     path: &Path,
     site: &str,
-    policies: &str,
+    policies_sha256: &str,
 ) -> Result<(), RegistryError> {
     let open = |source| RegistryError::Open { path: path.to_owned(), source };
-    let policies = trust::digest(policies.as_bytes()).to_string();
     let mut tx = writer.begin_with("BEGIN IMMEDIATE").await.map_err(open)?;
     sqlx::query("INSERT INTO site VALUES (1, ?, 1, ?) ON CONFLICT DO NOTHING")
         .bind(site)
-        .bind(&policies)
+        .bind(policies_sha256)
         .execute(&mut *tx)
         .await
         .map_err(open)?;
@@ -641,13 +684,6 @@ async fn take_site(
         let expected = site.to_owned();
         return Err(RegistryError::OtherSite { path: path.to_owned(), expected, found });
     }
-    sqlx::query(
-        "UPDATE site SET generation = generation + 1, policies_sha256 = ?1 WHERE policies_sha256 <> ?1",
-    )
-    .bind(&policies)
-    .execute(&mut *tx)
-    .await
-    .map_err(open)?;
     sqlx::query(
         "INSERT INTO directory SELECT 1, generation FROM site WHERE true ON CONFLICT DO NOTHING",
     )

@@ -64,7 +64,12 @@ async fn what_was_answered_is_in_the_log() {
         assert_eq!(checkpoint(&world).await.size(), size, "{verb}");
     }
     assert_eq!(world.tell(&id("pump-1"), "release").await.refusal().0, 409);
-    assert_eq!(checkpoint(&world).await.size(), 6, "a refused change is none");
+    let asked_for = async {
+        while checkpoint(&world).await.size() < 7 {
+            tokio::task::yield_now().await;
+        }
+    };
+    in_time("that it was asked for is an event (INV-STATE-1)", asked_for).await;
 
     let page = events(&world, "").await;
     let told: Vec<_> = page
@@ -82,9 +87,11 @@ async fn what_was_answered_is_in_the_log() {
             (3, "operator", "device.quarantine", pump),
             (4, "operator", "device.release", pump),
             (5, "operator", "device.revoke", pump),
+            (6, "operator", "device.refused", pump),
         ]
     );
-    assert_eq!((page.covered, page.next), (6, None));
+    assert_eq!((page.covered, page.next), (7, None));
+    assert_eq!(page.events[6].detail, json!({ "from": "revoked", "to": "enrolled" }));
     let purposes: Vec<_> = page.events[1..3].iter().map(|e| e.detail["purpose"].clone()).collect();
     assert_eq!(purposes, [json!("tls"), json!("seal")]);
 }

@@ -210,7 +210,7 @@ async fn the_directory_stays_while_the_sites_generation_is_raised() {
     assert_eq!(too_high, "the generation would be 9007199254740992, expected at most 2^53 - 1");
 }
 
-/// What an operator or a device changes has its event, and what changes nothing has none.
+/// What an operator changes has its event, so has what was refused him, and what changes nothing has none.
 #[tokio::test]
 async fn each_change_of_the_fleet_is_told_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -219,11 +219,22 @@ async fn each_change_of_the_fleet_is_told_once() {
     registry.list(&pump(1), Timestamp(2)).await.unwrap();
     let id = DeviceId::new("pump-1").unwrap();
     registry.set_standing(&id, Standing::Quarantined, Timestamp(3)).await.unwrap_err();
+    registry.close().await;
+    let path = dir.path().join("registry.sqlite");
+    let registry = Registry::open(&path, "site", "// others").await.unwrap();
+    registry.close().await;
+    let registry = Registry::open(&path, "site", "// others").await.unwrap();
     let told = told(&registry).await;
     let detail = json!({ "role": "device", "serial": "PUMP-1", "zone": "hall" });
     let text = |text: &str| text.to_owned();
     let listed = (0, text("operator"), text("device.list"), text("device/pump-1"), detail);
-    assert_eq!(told, [listed]);
+    let detail = json!({ "from": "listed", "to": "quarantined" });
+    let refused = (1, text("operator"), text("device.refused"), text("device/pump-1"), detail);
+    let policies = |word: &str| trust::digest(word.as_bytes()).to_string();
+    let (old, new) = (policies("// none"), policies("// others"));
+    let detail = json!({ "from_sha256": old, "to_sha256": new });
+    let changed = (2, text("operator"), text("policy.change"), text("site"), detail);
+    assert_eq!(told, [listed, refused, changed]);
 }
 
 /// A file of version 1 from before events, whose site's generation an older build went on raising alone.
