@@ -10,6 +10,7 @@ mod polling;
 mod queries;
 mod registry;
 mod releases;
+mod rollouts;
 mod steps;
 mod uplink;
 mod vendor;

@@ -41,6 +41,8 @@ pub struct Setup {
     pub images: Option<(Arc<dyn Source>, Vec<u8>)>,
     pub evidence_disk: SharedDisk,
     pub evidence_key: SecretKey,
+    /// Who answers SQL.
+    pub query: Arc<dyn Query>,
 }
 
 impl Default for Setup {
@@ -60,6 +62,7 @@ impl Default for Setup {
             images: None,
             evidence_disk: Arc::new(RealDisk),
             evidence_key: SecretKey::from_random(Algorithm::Ed25519, &[9; 32]).unwrap(),
+            query: Arc::new(Oracle),
         }
     }
 }
@@ -280,7 +283,7 @@ pub async fn start(
         limits: setup.limits,
     };
     let writers = shards.writers().to_vec();
-    Control::start(config, Arc::new(Oracle), writers, setup.registries).await
+    Control::start(config, setup.query, writers, setup.registries).await
 }
 
 /// A first root that lets `online` sign.

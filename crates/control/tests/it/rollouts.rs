@@ -1,0 +1,627 @@
+//! Releases on their way: an operator who orders, devices that check in through their gateway, and gates that are asked.
+//!
+//! The devices here keep only what a rollout turns on; that they verify what they are told is tested elsewhere.
+
+use crate::vendor::{HARDWARE, Shelf, Vendor};
+use crate::world::{Got, Setup, Station, World, in_time, now};
+use api::event::Events;
+use api::release::Software;
+use api::rollout::{Rollout, RolloutDevices, Rollouts};
+use api::update::CheckIn;
+use api::{Answer, Ask, Query, QueryError, Role, path};
+use model::envelope::Algorithm;
+use model::lease::Lease;
+use model::manifest::{
+    Boot, Component, InstallEnd, Installed, Manifest, Outcome, Slot, Trusted as Versions,
+};
+use model::{
+    Counter, DeviceId, Digest, HardwareId, Header, Kind, ProductId, RolloutId, SecurityVersion,
+    Version,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use trust::cose::{self, SecretKey, Signer as _};
+
+const OLD: &[u8] = b"image 1.0.0";
+const NEW: &[u8] = b"image 1.1.0";
+const PUMPS: usize = 10;
+
+/// What the store answers to every question, and what it was asked.
+struct Gauge {
+    says: Mutex<Result<Value, String>>,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Gauge {
+    fn says(&self, what: Result<Value, &str>) {
+        *self.says.lock().unwrap() = what.map_err(ToOwned::to_owned);
+    }
+}
+
+impl Query for Gauge {
+    fn query(
+        &self,
+        ask: Ask,
+    ) -> Pin<Box<dyn Future<Output = Result<Answer, QueryError>> + Send + '_>> {
+        self.asked.lock().unwrap().push(ask.sql);
+        let says = self.says.lock().unwrap().clone();
+        let rows = |rows| Answer { columns: vec![], rows, truncated: false, took_ms: 1 };
+        Box::pin(async move {
+            match says {
+                Ok(Value::Null) => Ok(rows(vec![])),
+                Ok(cell) => Ok(rows(vec![vec![cell]])),
+                Err(why) => Err(QueryError::BadSql(why)),
+            }
+        })
+    }
+}
+
+/// A pump as far as control sees it.
+struct Pump {
+    station: Station,
+    running: Digest,
+    epoch: u32,
+    sequence: u64,
+    /// Of the Director's metadata that it has, and what they order: digest and rollout.
+    told: u64,
+    order: Option<(Digest, Option<String>)>,
+    outcome: Option<Outcome>,
+}
+
+impl Pump {
+    fn manifest(&self) -> Manifest {
+        let image = |digest| Installed {
+            version: Version::new(1, u32::from(digest == digest_of(NEW)), 0),
+            digest,
+            length: 11,
+            security_version: SecurityVersion(1),
+        };
+        let known =
+            |version| Versions { root: 1, timestamp: version, snapshot: version, targets: version };
+        Manifest {
+            device: self.station.id.clone(),
+            components: vec![Component {
+                product: ProductId::new("pump-app").unwrap(),
+                hardware: HardwareId::new(HARDWARE).unwrap(),
+                floor: SecurityVersion(0),
+                running: Slot::A,
+                boot: Boot::Confirmed,
+                slots: [Some(image(self.running)), None],
+            }],
+            director: known(self.told),
+            images: known(1),
+            outcome: self.outcome.clone(),
+        }
+    }
+
+    fn sealed(&mut self) -> Vec<u8> {
+        let header = Header {
+            algorithm: Algorithm::Ed25519,
+            kind: Kind::Manifest,
+            key: self.station.seal_id(),
+            counter: Counter { epoch: self.epoch, sequence: self.sequence },
+            uptime_ms: 1,
+            wall: None,
+            heard: None,
+            prior: None,
+        };
+        self.sequence += 1;
+        cose::seal(&header, &self.manifest().encode(), &self.station.seal).unwrap()
+    }
+
+    fn fails(&mut self) {
+        let (digest, rollout) = self.order.clone().expect("somebody ordered it to install");
+        self.outcome = Some(Outcome {
+            rollout: rollout.map(|id| RolloutId::new(id).unwrap()),
+            product: ProductId::new("pump-app").unwrap(),
+            digest,
+            end: InstallEnd::Reverted,
+            reason: "its self-check failed".into(),
+        });
+    }
+}
+
+fn digest_of(image: &[u8]) -> Digest {
+    trust::digest(image)
+}
+
+/// A site whose vendor has published 1.0.0 and 1.1.0, and ten pumps that run 1.0.0.
+struct Plant {
+    world: World,
+    vendor: Vendor,
+    gauge: Arc<Gauge>,
+    gateway: Station,
+    http: reqwest::Client,
+    pumps: Vec<Pump>,
+}
+
+impl Plant {
+    async fn new() -> Self {
+        let mut vendor = Vendor::new(now());
+        vendor.publish("pump-app", "1.0.0", OLD);
+        vendor.publish("pump-app", "1.1.0", NEW);
+        let (says, asked) = (Mutex::new(Ok(json!(1))), Mutex::default());
+        let gauge = Arc::new(Gauge { says, asked });
+        let world = World::with(setup(&vendor, &gauge)).await;
+        in_time("the vendor's repository is read", async {
+            while world.control.releases().published().is_none() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let gateway = world.gateway("gw-1").await;
+        let http = world.http(Some(&gateway.tls));
+        let mut pumps = Vec::new();
+        for n in 0..PUMPS {
+            let station = world.device(&format!("pump-{n}")).await;
+            let running = digest_of(OLD);
+            let (order, outcome) = (None, None);
+            pumps.push(Pump { station, running, epoch: 1, sequence: 0, told: 0, order, outcome });
+        }
+        let mut plant = Self { world, vendor, gauge, gateway, http, pumps };
+        plant.all_check_in().await;
+        plant
+    }
+
+    async fn restart(self) -> Self {
+        let Self { world, vendor, gauge, gateway, pumps, .. } = self;
+        let world = world.restart(setup(&vendor, &gauge)).await;
+        let http = world.http(Some(&gateway.tls));
+        Self { world, vendor, gauge, gateway, http, pumps }
+    }
+
+    /// Hands up a message in a device's name.
+    async fn show(&self, device: &DeviceId, message: Vec<u8>) -> Got {
+        let url = format!("{}{}?device={device}", self.world.base(), path::GATEWAY_CHECK_IN);
+        let request = self.http.post(url).header("content-type", "application/cose");
+        Got::of(request.body(message)).await
+    }
+
+    /// A pump says what it runs and takes what it is told. Returns the lease that it got.
+    async fn check_in(&mut self, n: usize) -> Lease {
+        let message = self.pumps[n].sealed();
+        let id = self.pumps[n].station.id.clone();
+        let answer: CheckIn = self.show(&id, message).await.json();
+        let pump = &mut self.pumps[n];
+        if let Some(files) = answer.director {
+            let targets: Value = serde_json::from_slice(&files.targets.0).unwrap();
+            pump.told = targets["signed"]["version"].as_u64().unwrap();
+            let ordered = targets["signed"]["targets"].as_object().unwrap();
+            assert!(ordered.len() <= 1, "{ordered:?}");
+            pump.order = ordered.values().next().map(|target| {
+                let digest = target["hashes"]["sha256"].as_str().unwrap();
+                let rollout = target["custom"]["plimsoll"]["rollout"].as_str();
+                (Digest::from_hex(digest).unwrap(), rollout.map(ToOwned::to_owned))
+            });
+        }
+        let lease = cose::open(&answer.lease.0, 4096).unwrap();
+        let lease = lease.verify(director_key().public()).unwrap();
+        Lease::decode(lease.payload()).unwrap()
+    }
+
+    /// Says which pumps have an order.
+    async fn all_check_in(&mut self) -> Vec<usize> {
+        for n in 0..PUMPS {
+            self.check_in(n).await;
+        }
+        (0..PUMPS).filter(|n| self.pumps[*n].order.is_some()).collect()
+    }
+
+    /// They do as they were told, and show it.
+    async fn install(&mut self, pumps: &[usize]) {
+        for n in pumps {
+            self.pumps[*n].running = self.pumps[*n].order.as_ref().unwrap().0;
+            self.check_in(*n).await;
+        }
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Got {
+        let request = self.world.operator(Method::POST, path);
+        Got::of(request.header("content-type", "application/json").body(body.to_string())).await
+    }
+
+    async fn create(&self, order: Value) -> Rollout {
+        let got = self.post(path::ROLLOUTS, order).await;
+        assert_eq!(got.status, 201, "{}", String::from_utf8_lossy(&got.body));
+        serde_json::from_slice(&got.body).unwrap()
+    }
+
+    async fn tell(&self, id: &str, word: &str) -> Got {
+        self.post(&format!("{}/{id}/{word}", path::ROLLOUTS), json!({})).await
+    }
+
+    async fn rollout(&self, id: &str) -> Rollout {
+        let path = format!("{}/{id}", path::ROLLOUTS);
+        Got::of(self.world.operator(Method::GET, &path)).await.json()
+    }
+
+    /// Waits until a rollout is so.
+    async fn comes_to(&self, id: &str, what: &str, is_so: impl Fn(&Rollout) -> bool) -> Rollout {
+        in_time(what, async {
+            loop {
+                let rollout = self.rollout(id).await;
+                if is_so(&rollout) {
+                    return rollout;
+                }
+            }
+        })
+        .await
+    }
+
+    async fn stage(&self, id: &str, wave: usize, stage: &str) -> Rollout {
+        self.comes_to(id, &format!("{id} is {stage} wave {wave}"), |rollout| {
+            rollout.wave == wave && rollout.stage.as_deref() == Some(stage)
+        })
+        .await
+    }
+
+    async fn phase(&self, id: &str, phase: &str) -> Rollout {
+        self.comes_to(id, &format!("{id} is {phase}"), |rollout| rollout.phase == phase).await
+    }
+
+    /// What was done to a rollout, in order, each word once in a row.
+    async fn told_of(&self, id: &str) -> Vec<String> {
+        let path = format!("{}?subject=rollout/{id}", path::EVENTS);
+        let events: Events = Got::of(self.world.operator(Method::GET, &path)).await.json();
+        let mut words: Vec<String> = events.events.into_iter().map(|event| event.action).collect();
+        words.dedup();
+        words
+    }
+
+    fn violations(&self) -> u64 {
+        self.world.metric("plimsoll_invariant_violations_total")
+    }
+}
+
+fn director_key() -> SecretKey {
+    SecretKey::from_random(Algorithm::Ed25519, &[8; 32]).unwrap()
+}
+
+fn setup(vendor: &Vendor, gauge: &Arc<Gauge>) -> Setup {
+    Setup {
+        images: Some((Shelf::of(&vendor.files), vendor.first_root())),
+        director: director_key(),
+        query: gauge.clone(),
+        ..Setup::default()
+    }
+}
+
+/// A wave of three and one of all, each with a gate.
+fn order(more: Value) -> Value {
+    let mut order = json!({
+        "id": "r-1",
+        "product": "pump-app",
+        "version": "1.1.0",
+        "waves": [{ "percent": 30 }, { "percent": 100 }],
+        "signals": [{ "name": "flow", "sql": "select $opened_ms - $started_ms", "at_least": 1 }],
+        "ask_again_ms": 50,
+        "start": true,
+    });
+    order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    order
+}
+
+/// Restarted wherever something is under way: what is kept says how it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_goes_out_in_waves_by_what_devices_say_also_over_restarts() {
+    let plant = Plant::new().await;
+    let made = plant.create(order(json!({}))).await;
+    assert_eq!((made.phase.as_str(), made.cohort, made.waves), ("running", 10, 2));
+    assert_eq!(made.sha256, digest_of(NEW).to_string());
+    plant.stage("r-1", 1, "installing").await;
+    let mut plant = plant.restart().await;
+    let canaries = plant.all_check_in().await;
+    assert_eq!(canaries.len(), 3, "exactly");
+    let first = plant.pumps[canaries[0]].order.clone();
+    assert_eq!(first, Some((digest_of(NEW), Some("r-1".into()))));
+    plant.install(&canaries[..2]).await;
+    let before = plant.rollout("r-1").await;
+    assert_eq!((before.counts.issued, before.counts.proven, before.members), (1, 2, 3));
+
+    plant.gauge.says(Ok(Value::Null));
+    let mut plant = plant.restart().await;
+    assert_eq!(plant.rollout("r-1").await, before, "what was counted is counted");
+    assert_eq!(plant.all_check_in().await, [canaries[2]], "nobody is issued a second permit");
+    plant.install(&canaries[2..]).await;
+    plant.comes_to("r-1", "the gate holds", |rollout| rollout.why.is_some()).await;
+    let plant = plant.restart().await;
+    plant.gauge.says(Ok(json!(1)));
+    plant.stage("r-1", 2, "installing").await;
+    let mut plant = plant.restart().await;
+    let rest = plant.all_check_in().await;
+    assert_eq!(rest.len(), 7);
+    assert!(rest.iter().all(|n| !canaries.contains(n)));
+    plant.install(&rest).await;
+    let done = plant.phase("r-1", "completed").await;
+    assert_eq!((done.counts.proven, done.members), (10, 10));
+    assert_eq!(plant.all_check_in().await, [0; 0], "there is nothing left to do");
+
+    let told = plant.told_of("r-1").await;
+    let mut words: Vec<&str> = told.iter().map(String::as_str).collect();
+    words.retain(|word| !word.starts_with("device.") && *word != "permit.issue");
+    words.dedup();
+    let expected = [
+        "rollout.create",
+        "rollout.start",
+        "rollout.wave_opened",
+        "rollout.wave_installed",
+        "rollout.gate_held",
+        "rollout.gate_passed",
+        "rollout.wave_opened",
+        "rollout.wave_installed",
+        "rollout.gate_passed",
+        "rollout.complete",
+    ];
+    assert_eq!(words, expected);
+    let path = format!("{}?subject=rollout/r-1", path::EVENTS);
+    let events: Events = Got::of(plant.world.operator(Method::GET, &path)).await.json();
+    let count = |action: &str| events.events.iter().filter(|e| e.action == action).count();
+    assert_eq!((count("permit.issue"), count("device.proven")), (10, 10));
+
+    let devices = |query: &str| {
+        let path = format!("{}/r-1/devices?{query}", path::ROLLOUTS);
+        Got::of(plant.world.operator(Method::GET, &path))
+    };
+    let page: RolloutDevices = devices("limit=4").await.json();
+    assert_eq!((page.devices.len(), page.next.as_deref()), (4, Some("pump-3")));
+    assert!(page.devices.iter().all(|device| device.known == "proven"));
+    assert_eq!(page.devices[0].was_sha256, digest_of(OLD).to_string());
+    let rest: RolloutDevices = devices("after=pump-3").await.json();
+    assert_eq!((rest.devices.len(), rest.next), (6, None));
+    let path = format!("{}/pump-4/software", path::DEVICES);
+    let software: Software = Got::of(plant.world.operator(Method::GET, &path)).await.json();
+    assert_eq!(software.components[0].version, "1.1.0");
+    assert_eq!(software.components[0].sha256, digest_of(NEW).to_string());
+    assert_eq!(plant.violations(), 0);
+}
+
+/// INV-ROLL-1: whoever comes afterwards gets a lease that names it, and no order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_halted_rollout_issues_no_permit_and_every_lease_names_it() {
+    let mut plant = Plant::new().await;
+    plant.create(order(json!({}))).await;
+    plant.stage("r-1", 1, "installing").await;
+    let mut reached = None;
+    for n in 0..PUMPS {
+        let lease = plant.check_in(n).await;
+        assert_eq!(lease.halted, []);
+        if plant.pumps[n].order.is_some() {
+            reached = Some(n);
+            break;
+        }
+    }
+    let reached = reached.expect("three of ten are canaries");
+    let halted: Rollout = plant.tell("r-1", "halt").await.json();
+    assert_eq!((halted.phase.as_str(), halted.counts.issued), ("halted", 1));
+    assert_eq!(halted.why.as_deref(), Some("an operator said so"));
+    let id = RolloutId::new("r-1").unwrap();
+    for n in 0..PUMPS {
+        let lease = plant.check_in(n).await;
+        assert_eq!(lease.halted, [id.clone()], "pump {n}");
+        assert_eq!(plant.pumps[n].order, None, "pump {n}: an order is taken back too");
+    }
+    let path = format!("{}/r-1/devices", path::ROLLOUTS);
+    let page: RolloutDevices = Got::of(plant.world.operator(Method::GET, &path)).await.json();
+    let reached = plant.pumps[reached].station.id.to_string();
+    assert_eq!(page.devices.iter().map(|d| &d.device).collect::<Vec<_>>(), [&reached]);
+    let mut plant = plant.restart().await;
+    assert_eq!(plant.check_in(0).await.halted, [id], "a restart forgets no halt");
+    assert_eq!(plant.tell("r-1", "resume").await.refusal(), (409, "not_drawn".into()));
+    let told = plant.told_of("r-1").await;
+    assert_eq!(told.last().map(String::as_str), Some("rollout.refused"), "{told:?}");
+    assert!(told.contains(&"lease.halt".into()), "{told:?}");
+    assert_eq!(plant.violations(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_without_a_number_holds_and_one_beyond_its_limit_halts_and_takes_back() {
+    let mut plant = Plant::new().await;
+    plant.gauge.says(Err("no table `reading`"));
+    plant.create(order(json!({ "back": { "by_itself": true } }))).await;
+    plant.stage("r-1", 1, "installing").await;
+    let canaries = plant.all_check_in().await;
+    plant.install(&canaries).await;
+    let why = |rollout: &Rollout| rollout.why.clone().unwrap_or_default();
+    for (says, told) in [
+        (Err("no table `reading`"), "no table `reading`"),
+        (Ok(Value::Null), "the answer is empty"),
+        (Ok(json!("NaN")), "the first cell is no number"),
+    ] {
+        plant.gauge.says(says);
+        let held = plant.comes_to("r-1", told, |rollout| why(rollout).contains(told)).await;
+        assert_eq!((held.phase.as_str(), held.wave), ("running", 1));
+        assert!(why(&held).starts_with("signal \"flow\" gave no number"), "{held:?}");
+    }
+    // The question is one of numbers: when the wave was opened, and when the rollout began.
+    let asked = plant.gauge.asked.lock().unwrap().last().unwrap().clone();
+    let numbers = asked.strip_prefix("select ").unwrap().split(" - ");
+    let numbers: Vec<u64> = numbers.map(|number| number.parse().unwrap()).collect();
+    assert!(numbers[0] >= numbers[1] && numbers[1] > 1_700_000_000_000, "{asked}");
+
+    plant.gauge.says(Ok(json!(0.5)));
+    let gone = plant.phase("r-1", "reverting").await;
+    assert_eq!(gone.counts.proven, 3);
+    // The way back is opened by a pass of its own.
+    in_time("three are told to go back", async { while plant.all_check_in().await != canaries {} })
+        .await;
+    for n in &canaries {
+        assert_eq!(plant.pumps[*n].order, Some((digest_of(OLD), None)), "by no rollout's name");
+    }
+    plant.install(&canaries).await;
+    let done = plant.phase("r-1", "reverted").await;
+    assert_eq!((done.counts.went_back, done.why), (3, None));
+    assert_eq!(plant.all_check_in().await, [0; 0]);
+    let told = plant.told_of("r-1").await;
+    for word in ["rollout.gate_held", "rollout.signal_beyond", "rollout.halt", "rollout.revert"] {
+        assert!(told.contains(&word.into()), "{word} in {told:?}");
+    }
+    assert_eq!(plant.violations(), 0);
+}
+
+/// Of the same fleet and the same fault: the limit alone decides.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moved_threshold_moves_the_halt() {
+    let mut plant = Plant::new().await;
+    plant.gauge.says(Ok(json!(7.5)));
+    let gate = |most| json!([{ "name": "temp", "sql": "select 1", "at_most": most }]);
+    for (id, most, ends) in [("r-low", 7.0, "halted"), ("r-high", 8.0, "running")] {
+        plant.create(order(json!({ "id": id, "signals": gate(most) }))).await;
+        plant.stage(id, 1, "installing").await;
+        let canaries = plant.all_check_in().await;
+        assert_eq!(canaries.len(), 3);
+        plant.install(&canaries).await;
+        if ends == "halted" {
+            let halted = plant.phase(id, "halted").await;
+            assert_eq!(halted.why.as_deref(), Some("signal \"temp\" is beyond its limit"));
+            assert_eq!(plant.tell(id, "abort").await.status, 200);
+            // They are taken back by hand, for the next try.
+            for n in canaries {
+                plant.pumps[n].running = digest_of(OLD);
+            }
+            plant.all_check_in().await;
+        } else {
+            plant.stage(id, 2, "installing").await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_nobody_confirms_stops_at_its_three_canaries() {
+    let mut plant = Plant::new().await;
+    plant.create(order(json!({ "signals": [] }))).await;
+    plant.stage("r-1", 1, "installing").await;
+    let canaries = plant.all_check_in().await;
+    for n in &canaries {
+        plant.pumps[*n].fails();
+        plant.check_in(*n).await;
+    }
+    let halted = plant.phase("r-1", "halted").await;
+    assert_eq!(halted.members, 3);
+    assert!(halted.counts.failed >= 1, "{halted:?}");
+    assert_eq!(plant.all_check_in().await, [0; 0]);
+    assert_eq!(plant.rollout("r-1").await.counts.failed, 3);
+}
+
+/// INV-REPLAY-1.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_is_taken_once_whoever_shows_it_again() {
+    let mut plant = Plant::new().await;
+    let id = plant.pumps[0].station.id.clone();
+    let first = plant.pumps[0].sealed();
+    assert_eq!(plant.show(&id, first.clone()).await.status, 200);
+    let replayed = (409, "replayed".to_owned());
+    assert_eq!(plant.show(&id, first.clone()).await.refusal(), replayed);
+    // What says something new is durable: a restart does not forget its counter.
+    plant.pumps[0].running = digest_of(NEW);
+    let second = plant.pumps[0].sealed();
+    assert_eq!(plant.show(&id, second.clone()).await.status, 200);
+    let mut plant = plant.restart().await;
+    for message in [first, second] {
+        assert_eq!(plant.show(&id, message).await.refusal(), replayed);
+    }
+    assert_eq!(plant.world.refused("replayed"), 2);
+    let path = format!("{}/pump-0/software", path::DEVICES);
+    let software: Software = Got::of(plant.world.operator(Method::GET, &path)).await.json();
+    assert_eq!(software.components[0].sha256, digest_of(NEW).to_string());
+
+    // By another zone's gateway, in another's name, of a device that is cut off.
+    let third = plant.pumps[0].sealed();
+    let elsewhere = plant.world.enrolled("gw-9", Role::Gateway, "yard").await;
+    let own = std::mem::replace(&mut plant.http, plant.world.http(Some(&elsewhere.tls)));
+    assert_eq!(plant.show(&id, third.clone()).await.refusal(), (403, "wrong_zone".into()));
+    plant.http = own;
+    let other = DeviceId::new("pump-1").unwrap();
+    assert_eq!(plant.show(&other, third.clone()).await.refusal(), (403, "wrong_device".into()));
+    assert_eq!(plant.world.tell(&id, "quarantine").await.status, 200);
+    assert_eq!(plant.show(&id, third).await.status, 200, "it gets its lease");
+    assert_eq!(plant.world.tell(&id, "revoke").await.status, 200);
+    let fourth = plant.pumps[0].sealed();
+    assert_eq!(plant.show(&id, fourth).await.refusal(), (403, "revoked".into()));
+    assert_eq!(plant.world.tell(&plant.gateway.id, "revoke").await.status, 200);
+    let fifth = plant.pumps[1].sealed();
+    assert_eq!(plant.show(&other, fifth).await.refusal(), (403, "revoked".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_rolled_out_is_refused_with_its_reason() {
+    let plant = Plant::new().await;
+    let made = plant.create(order(json!({ "start": false }))).await;
+    assert_eq!((made.phase.as_str(), made.revision), ("planned", 0));
+    let again = plant.create(order(json!({ "start": false }))).await;
+    assert_eq!(again, made, "an order whose answer was lost is given again");
+    for (more, status, word) in [
+        (json!({ "bound": 2 }), 409, "id_taken"),
+        (json!({ "id": "r-2", "version": "1.9.0" }), 404, "unknown_release"),
+        (json!({ "id": "r-2", "product": "fan-app" }), 404, "unknown_release"),
+        (json!({ "id": "r-2", "cohort": { "devices": ["pump-99"] } }), 404, "unknown_device"),
+        (json!({ "id": "r-2", "cohort": { "zones": ["yard"] } }), 400, "no_cohort"),
+        (json!({ "id": "r-2", "cohort": { "devices": ["gw-1"] } }), 400, "no_cohort"),
+        (json!({ "id": "r-2", "waves": [] }), 400, "bad_plan"),
+        (json!({ "id": "r-2", "waves": [{ "percent": 101 }] }), 400, "bad_percent"),
+        (json!({ "id": "r-2", "colour": "red" }), 400, "bad_json"),
+    ] {
+        let got = plant.post(path::ROLLOUTS, order(more.clone())).await;
+        assert_eq!(got.refusal(), (status, word.to_owned()), "{more}");
+    }
+    assert_eq!(plant.tell("r-9", "start").await.refusal(), (404, "unknown_rollout".into()));
+    assert_eq!(plant.tell("r-1", "revert").await.refusal(), (409, "not_drawn".into()));
+    assert_eq!(plant.tell("r-1", "start").await.status, 200);
+    assert_eq!(plant.tell("r-1", "start").await.refusal(), (409, "not_drawn".into()));
+    let second = order(json!({ "id": "r-2", "version": "1.0.0" }));
+    assert_eq!(plant.post(path::ROLLOUTS, second).await.refusal(), (409, "under_way".into()));
+    let mut unnamed = order(json!({ "start": false }));
+    unnamed.as_object_mut().unwrap().remove("id");
+    assert_eq!(plant.create(unnamed.clone()).await.id, "pump-app-1.1.0-1");
+    assert_eq!(plant.create(unnamed).await.id, "pump-app-1.1.0-2");
+    let all: Rollouts = Got::of(plant.world.operator(Method::GET, path::ROLLOUTS)).await.json();
+    let ids: Vec<&str> = all.rollouts.iter().map(|rollout| rollout.id.as_str()).collect();
+    assert_eq!(ids, ["pump-app-1.1.0-2", "pump-app-1.1.0-1", "r-1"], "newest first");
+}
+
+/// One wave, and one device too many for its bound.
+#[tokio::test(flavor = "multi_thread")]
+async fn permits_that_are_outstanding_stay_within_the_bound() {
+    let mut plant = Plant::new().await;
+    let waves = json!([{ "percent": 100 }]);
+    plant.create(order(json!({ "waves": waves, "bound": 4, "signals": [] }))).await;
+    plant.stage("r-1", 1, "installing").await;
+    let first = plant.all_check_in().await;
+    assert_eq!(first.len(), 4, "INV-ROLL-2");
+    plant.install(&first[..1]).await;
+    let second = plant.all_check_in().await;
+    assert_eq!(second.len(), 4, "one has proven itself, another may begin");
+    assert_eq!(plant.rollout("r-1").await.counts.issued, 4);
+    assert_eq!(plant.violations(), 0);
+}
+
+/// Check-ins at the same time, of devices whose answers change: each is answered, and the counts are right.
+#[tokio::test(flavor = "multi_thread")]
+async fn check_ins_at_the_same_time_are_counted_one_by_one() {
+    let mut plant = Plant::new().await;
+    let waves = json!([{ "percent": 100 }]);
+    plant.create(order(json!({ "waves": waves, "bound": 3, "signals": [] }))).await;
+    plant.stage("r-1", 1, "installing").await;
+    let messages: Vec<_> = plant
+        .pumps
+        .iter_mut()
+        .map(|pump| (pump.station.id.clone(), pump.sealed(), pump.sealed()))
+        .collect();
+    let plant = Arc::new(plant);
+    let shown: Vec<_> = messages
+        .into_iter()
+        .flat_map(|(id, one, two)| [(id.clone(), one), (id, two)])
+        .map(|(id, message)| {
+            let plant = plant.clone();
+            tokio::spawn(async move { plant.show(&id, message).await.status })
+        })
+        .collect();
+    for shown in shown {
+        let status = shown.await.unwrap().as_u16();
+        assert!([200, 409].contains(&status), "{status}: the later one may have been faster");
+    }
+    let rollout = plant.rollout("r-1").await;
+    assert_eq!(rollout.counts.issued, 3, "INV-ROLL-2");
+    assert_eq!(plant.violations(), 0);
+}
