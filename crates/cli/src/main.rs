@@ -6,6 +6,7 @@ mod log;
 mod maker;
 mod operator;
 mod release;
+mod rollout;
 mod site;
 mod station;
 mod table;
@@ -98,6 +99,9 @@ enum Command {
         #[command(flatten)]
         data: Data,
     },
+    /// A release on its way to a cohort: order, watch, pause, halt, take back.
+    #[command(subcommand)]
+    Rollout(rollout::Command),
     /// The demo's manufacturer.
     #[command(subcommand)]
     Maker(Maker),
@@ -125,6 +129,15 @@ enum Device {
     List {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
+        #[command(flatten)]
+        data: Data,
+    },
+    /// What a device runs, by its own newest word.
+    Software {
+        device: String,
+        /// Print it as the API says it.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         data: Data,
     },
@@ -209,6 +222,10 @@ fn run(command: Command) -> Result<()> {
             }
             Command::Releases { refresh, format, data } => {
                 operator::releases(&data.dir, refresh, format).await
+            }
+            Command::Rollout(rollout) => rollout::run(rollout).await,
+            Command::Device(Device::Software { device, json, data }) => {
+                operator::software(&data.dir, &device, json).await
             }
             Command::Evidence(_) => unreachable!("`main` ends with it: it needs no runtime"),
             Command::Release(_) => unreachable!("it was run above: it needs no runtime"),

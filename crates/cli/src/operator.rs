@@ -77,6 +77,33 @@ pub async fn releases(data: &Path, refresh: bool, format: Format) -> Result<()> 
     Ok(())
 }
 
+/// What a device runs, by its own newest word.
+pub async fn software(data: &Path, device: &str, json: bool) -> Result<()> {
+    let at = format!("{}/{device}/software", path::DEVICES);
+    let body = Client::of(data)?.get(&at).await?.bytes().await?;
+    if json {
+        println!("{}", String::from_utf8_lossy(&body));
+        return Ok(());
+    }
+    let said: api::release::Software =
+        serde_json::from_slice(&body).context("the answer is not what this version expects")?;
+    for component in &said.components {
+        let api::release::Component { product, version, boot, sha256, hardware, .. } = component;
+        println!("{product} {version} ({boot}) on {hardware}, sha256 {sha256}");
+    }
+    if let Some(api::release::Outcome { product, end, reason, rollout, .. }) = &said.outcome {
+        let by = rollout.as_deref().unwrap_or("no rollout");
+        println!(
+            "newest install: {product} by {by}: {end}{}",
+            match reason.as_str() {
+                "" => String::new(),
+                reason => format!(", {reason}"),
+            }
+        );
+    }
+    Ok(())
+}
+
 /// `verb` is one of the drawn edges: revoke, quarantine, release.
 pub async fn change_standing(data: &Path, device: &str, verb: &str) -> Result<()> {
     let path = format!("{}/{device}/{verb}", path::DEVICES);
