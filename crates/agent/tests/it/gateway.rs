@@ -102,7 +102,7 @@ async fn serve(
     }
 }
 
-async fn converse(
+pub async fn converse(
     mut stream: TlsStream<TcpStream>,
     session: usize,
     name: &str,

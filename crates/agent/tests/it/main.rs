@@ -5,6 +5,7 @@ mod flash;
 mod gateway;
 mod launch;
 mod process;
+mod update;
 
 use agent::backlog::{BYTES_DEFAULT, Backlog, BacklogConfig, Full, Outbox};
 use agent::clock::{FLOOR, SystemClock};
