@@ -6,7 +6,7 @@ use ::evidence::{Checkpoint, Event, NoteKey, export, merkle};
 use api::event::Events;
 use api::{Role, Standing, path};
 use control::Fatal;
-use disk::SimDisk;
+use disk::{Cut, SimDisk};
 use keys::est::{Operation, Purpose};
 use model::DeviceId;
 use model::envelope::Algorithm;
@@ -264,6 +264,54 @@ async fn events_that_no_checkpoint_covered_are_logged_at_the_next_start() {
     assert_eq!(checkpoint(&world).await.size(), before + 1);
     let told = events(&world, &format!("?after={}", before - 1)).await;
     assert_eq!((told.events[0].action.as_str(), told.covered), ("device.revoke", before + 1));
+}
+
+/// INV-EVID-1, with the power of the log's disk cut at each of its writes: what was answered is proven afterwards, and the
+/// log has only grown since what an auditor kept before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_at_any_write_of_the_log_loses_nothing_that_was_answered() {
+    let disk = SimDisk::new(4);
+    let setup = || Setup { evidence_disk: disk.shared(), ..Setup::default() };
+    let mut world = World::with(setup()).await;
+    let (mut answered, mut unanswered) = (Vec::new(), 0);
+    for cut in 0.. {
+        let kept = checkpoint(&world).await;
+        disk.set_cut(Cut::At(cut));
+        for n in 0..2 {
+            let serial = format!("pump-{cut}-{n}");
+            match own(&world, &serial).await.status.as_u16() {
+                200 => answered.push(format!("device/{serial}")),
+                status => {
+                    assert_eq!(status, 503, "{serial}");
+                    unanswered += 1;
+                }
+            }
+        }
+        let was_cut = !disk.is_on();
+        let World { dir, site, maker, shards, control } = world;
+        control.shutdown().await;
+        disk.set_cut(Cut::Never);
+        disk.reboot();
+        let control = start(&dir, &site, &maker, &shards, setup()).await;
+        world = World { dir, site, maker, shards, control: control.expect("it goes on") };
+
+        let page = events(&world, "").await;
+        assert_eq!(page.covered, page.events.len() as u64, "what was kept is logged, cut at {cut}");
+        let subjects: Vec<_> = page.events.iter().map(|event| event.subject.as_str()).collect();
+        for subject in &answered {
+            assert!(subjects.contains(&subject.as_str()), "{subject} was answered, cut at {cut}");
+        }
+        let since = escaped(kept.note());
+        let export = get(&world, &format!("{}/export?since={since}", path::EVIDENCE)).await;
+        let proven = export::verify(&export.body, &log_key()).expect("proven");
+        assert_eq!(proven.events.len() as u64, page.covered);
+        assert_eq!(proven.earlier.unwrap().head(), kept.head(), "grown, cut at {cut}");
+        if !was_cut {
+            println!("{cut} cuts, {} answered, {unanswered} not", answered.len());
+            break;
+        }
+    }
+    assert!(answered.len() >= 5 && unanswered >= 5);
 }
 
 /// Copies a directory with what is in it.
