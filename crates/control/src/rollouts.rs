@@ -115,6 +115,17 @@ pub struct Told<T> {
     pub events: u64,
 }
 
+/// What a device is answered.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    pub check_in: CheckIn,
+    /// How many events the evidence log has to cover before it leaves: all that gave this device leave for something.
+    pub leave: u64,
+    /// And how many tell of the rest: facts, and that something was halted. A log that takes nothing does not keep a
+    /// device from hearing of a halt.
+    pub said: u64,
+}
+
 /// The site's rollouts. Clones are handles to the same ones.
 #[derive(Clone)]
 pub struct Rollouts(Arc<Inner>);
@@ -168,7 +179,7 @@ impl Rollouts {
         &self,
         sealed: Sealed,
         may_issue: bool,
-    ) -> Result<Told<CheckIn>, CheckInError> {
+    ) -> Result<Answered, CheckInError> {
         if let Some(answer) = self.at_once(&sealed, may_issue, now())? {
             return Ok(answer);
         }
@@ -185,7 +196,7 @@ impl Rollouts {
         sealed: &Sealed,
         may_issue: bool,
         at: Timestamp,
-    ) -> Result<Option<Told<CheckIn>>, CheckInError> {
+    ) -> Result<Option<Answered>, CheckInError> {
         let directory = self.0.registry.directory();
         let checked = self.book().check_in(sealed, at, may_issue)?;
         if checked.changes() {
@@ -202,23 +213,23 @@ impl Rollouts {
         let Some(answer) = self.0.director.at_once(&asked, directory.generation(), site, at) else {
             return Ok(None);
         };
-        let value = answer?;
+        let check_in = answer?;
         let CheckedIn { device, kept, .. } = checked;
-        let events = kept.events;
+        let leave = kept.events;
         let mut book = self.book_mut();
         // Another one of this device was faster: what was looked at is not what holds.
         if book.manifest(&device).is_none_or(|known| known.number + 1 != kept.number) {
             return Ok(None);
         }
         book.keep(device, kept);
-        Ok(Some(Told { value, events }))
+        Ok(Some(Answered { check_in, leave, said: leave }))
     }
 
     async fn check_in_in_turn(
         &self,
         mut sealed: Sealed,
         may_issue: bool,
-    ) -> Result<Told<CheckIn>, CheckInError> {
+    ) -> Result<Answered, CheckInError> {
         let _turn = self.0.turn.lock().await;
         let at = now();
         let directory = self.0.registry.directory();
@@ -258,18 +269,25 @@ impl Rollouts {
                 Ok(director.answer(step, &asked, at).await?)
             })
         });
-        let (answer, learnt, events) = match done.await {
+        let (check_in, learnt, said) = match done.await {
             Ok(done) => (done.value.0, done.value.1, done.events),
             Err(error) => {
-                self.read_again().await;
+                if let CheckInError::Table(_) | CheckInError::Director(DirectorError::Registry(_)) =
+                    error
+                {
+                    self.read_again().await;
+                }
                 return Err(error);
             }
         };
         self.0.director.learn(learnt);
         let CheckedIn { device, mut kept, moved, .. } = checked;
-        kept.events = events;
+        if moved.iter().any(|moved| moved.gives_leave(&device)) {
+            kept.events = said;
+        }
+        let leave = kept.events;
         self.take(moved, |book| book.keep(device, kept));
-        Ok(Told { value: answer, events })
+        Ok(Answered { check_in, leave, said })
     }
 
     /// The vendor's words for what a device is ordered. What the vendor does not name (any more) cannot be ordered: no
@@ -461,18 +479,21 @@ impl Rollouts {
         Ok(Told { value: told::shown(live), events })
     }
 
-    /// Moves a rollout by what came of its own work. `None`: it moved nothing.
+    /// Moves a rollout by what came of its own work. Says whether it moved. The events are made in turn: what they say of
+    /// permits then still holds.
     async fn feed(
         &self,
         number: Number,
-        events: Vec<Event>,
-    ) -> Result<Option<Told<Vec<Happened>>>, RolloutError> {
+        events: impl FnOnce(&Book) -> Vec<Event> + Send + 'static,
+    ) -> Result<bool, RolloutError> {
         let this = self.clone();
         let work = tokio::spawn(async move {
             let _turn = this.0.turn.lock().await;
+            let events = events(&this.book());
             this.move_in_turn(number, events, Mover::Site).await
         });
-        work.await.unwrap_or_else(|_| Err(RegistryError::GivenUp.into()))
+        let moved = work.await.unwrap_or_else(|_| Err(RegistryError::GivenUp.into()))?;
+        Ok(moved.is_some())
     }
 
     /// To be called by who holds the turn, in a task that nobody gives up.
@@ -640,8 +661,8 @@ impl Rollouts {
             }
             answers.push(answer);
         }
-        let answered = vec![Event::Answered { question, answers }];
-        if let Err(error) = self.feed(number, answered).await {
+        let answered = Event::Answered { question, answers };
+        if let Err(error) = self.feed(number, |_| vec![answered]).await {
             // It is asked again after its time.
             tracing::error!(rollout = %id, error = %text_of(&error), "a gate's answer was not taken");
         }
@@ -772,7 +793,7 @@ impl Hand {
                 let positions = rollouts.book().to_go_back(number);
                 let last = rollout::open(positions, count).map_or(Position::LAST, |open| open.last);
                 let event = Event::OpenedBack { wave, last };
-                Ok(rollouts.feed(number, vec![event]).await?.is_some())
+                rollouts.feed(number, |_| vec![event]).await
             }
             Due::Ask { number, question } => {
                 if self.memory.asked.get(&number).is_none_or(|asked| asked.question != question) {
@@ -787,15 +808,15 @@ impl Hand {
                 Ok(false)
             }
             Due::Tick { number, at } => {
-                let moved = rollouts.feed(number, vec![Event::Tick]).await?.is_some();
+                let moved = rollouts.feed(number, |_| vec![Event::Tick]).await?;
                 if !moved && let Some(live) = rollouts.book().live(number) {
                     self.memory.ticked.insert(number, (live.state().revision, at));
                 }
                 Ok(moved)
             }
             Due::Overdue { number } => {
-                let events = rollouts.book().overdue(number, moment(now()), OVERDUE_MAX);
-                Ok(rollouts.feed(number, events).await?.is_some())
+                let at = moment(now());
+                rollouts.feed(number, move |book| book.overdue(number, at, OVERDUE_MAX)).await
             }
         }
     }
@@ -818,6 +839,6 @@ impl Hand {
         };
         self.memory.nobody.remove(&number);
         let event = Event::Opened { wave, opened };
-        Ok(self.rollouts.feed(number, vec![event]).await?.is_some())
+        self.rollouts.feed(number, |_| vec![event]).await
     }
 }

@@ -40,7 +40,7 @@ pub struct Kept {
     pub first_at: Timestamp,
     pub received_at: Timestamp,
     pub payload: Arc<[u8]>,
-    /// What this device is answered leaves when the evidence log covers so many events.
+    /// What this device is answered leaves when the evidence log covers so many events: its leaves are among them.
     pub events: u64,
 }
 
@@ -163,6 +163,12 @@ pub struct Moved {
 impl Moved {
     pub fn is_nothing(&self) -> bool {
         self.state.revision == self.revision && self.happened.is_empty()
+    }
+
+    /// Whether it lets a device install something, or sends it back.
+    pub fn gives_leave(&self, device: &DeviceId) -> bool {
+        let is_leave = |known| matches!(known, Known::Issued { .. } | Known::Back { .. });
+        self.permits.iter().any(|(holder, permit)| holder == device && is_leave(permit.known))
     }
 }
 

@@ -58,10 +58,11 @@ pub(crate) async fn check_in(station: &Station, call: Call) -> Result<Response, 
         Err(_) => "failed",
     };
     station.metrics.check_ins.with_label_values(&[label]).inc();
-    let Told { value, events } = answer.map_err(|error| check_in_failed(station, error))?;
-    // Nothing leaves before the evidence log covers it (INV-EVID-1).
-    station.ledger.covered(events).await?;
-    Ok(json_answer(&value))
+    let answered = answer.map_err(|error| check_in_failed(station, error))?;
+    // No leave reaches a device before the evidence log covers it (INV-EVID-1). That something was halted does.
+    station.ledger.covered(answered.leave).await?;
+    station.ledger.covered_if_soon(answered.said).await;
+    Ok(json_answer(&answered.check_in))
 }
 
 pub(crate) async fn create(station: &Station, call: Call) -> Result<Response, Failure> {

@@ -9,6 +9,7 @@ use api::release::Software;
 use api::rollout::{Rollout, RolloutDevices, Rollouts};
 use api::update::CheckIn;
 use api::{Answer, Ask, Query, QueryError, Role, path};
+use disk::{RealDisk, SharedDisk, SimDisk};
 use model::envelope::Algorithm;
 use model::lease::Lease;
 use model::manifest::{
@@ -139,12 +140,16 @@ struct Plant {
 
 impl Plant {
     async fn new() -> Self {
+        Self::on(Arc::new(RealDisk)).await
+    }
+
+    async fn on(evidence_disk: SharedDisk) -> Self {
         let mut vendor = Vendor::new(now());
         vendor.publish("pump-app", "1.0.0", OLD);
         vendor.publish("pump-app", "1.1.0", NEW);
         let (says, asked) = (Mutex::new(Ok(json!(1))), Mutex::default());
         let gauge = Arc::new(Gauge { says, asked });
-        let world = World::with(setup(&vendor, &gauge)).await;
+        let world = World::with(setup_on(evidence_disk, &vendor, &gauge)).await;
         in_time("the vendor's repository is read", async {
             while world.control.releases().published().is_none() {
                 tokio::task::yield_now().await;
@@ -280,7 +285,12 @@ fn director_key() -> SecretKey {
 }
 
 fn setup(vendor: &Vendor, gauge: &Arc<Gauge>) -> Setup {
+    setup_on(Arc::new(RealDisk), vendor, gauge)
+}
+
+fn setup_on(evidence_disk: SharedDisk, vendor: &Vendor, gauge: &Arc<Gauge>) -> Setup {
     Setup {
+        evidence_disk,
         images: Some((Shelf::of(&vendor.files), vendor.first_root())),
         director: director_key(),
         query: gauge.clone(),
@@ -623,5 +633,96 @@ async fn check_ins_at_the_same_time_are_counted_one_by_one() {
     }
     let rollout = plant.rollout("r-1").await;
     assert_eq!(rollout.counts.issued, 3, "INV-ROLL-2");
+    assert_eq!(plant.violations(), 0);
+}
+
+/// DESIGN §10: without room for evidence nothing is let out, and what narrows reaches whom it concerns.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_evidence_log_lets_no_permit_out_and_a_halt_through() {
+    let disk = SimDisk::new(1);
+    let mut plant = Plant::on(disk.shared()).await;
+    plant.create(order(json!({}))).await;
+    plant.stage("r-1", 1, "installing").await;
+    disk.set_capacity(disk.used());
+    // The first canary finds out that its permit cannot be logged: it is kept, and does not leave.
+    let mut behind = 0;
+    for n in 0..PUMPS {
+        let (id, message) = (plant.pumps[n].station.id.clone(), plant.pumps[n].sealed());
+        let got = plant.show(&id, message).await;
+        if got.status != 200 {
+            assert_eq!(got.refusal(), (503, "evidence_behind".into()));
+            behind += 1;
+        }
+    }
+    assert_eq!(behind, 1, "the others are not issued any");
+    assert_eq!(plant.rollout("r-1").await.counts.issued, 1);
+    assert_eq!(plant.tell("r-1", "pause").await.status, 200);
+    assert_eq!(plant.tell("r-1", "resume").await.refusal().0, 503);
+    assert_eq!(plant.tell("r-1", "halt").await.status, 200);
+    let other = (0..PUMPS).find(|n| plant.pumps[*n].sequence > 0 && *n != 0).unwrap();
+    let id = RolloutId::new("r-1").unwrap();
+    let mut heard = 0;
+    for n in [0, other] {
+        let (device, message) = (plant.pumps[n].station.id.clone(), plant.pumps[n].sealed());
+        let got = plant.show(&device, message).await;
+        if got.status == 200 {
+            let answer: CheckIn = got.json();
+            let lease = cose::open(&answer.lease.0, 4096).unwrap();
+            let lease = Lease::decode(lease.verify(director_key().public()).unwrap().payload());
+            assert_eq!(lease.unwrap().halted, [id.clone()]);
+            heard += 1;
+        }
+    }
+    assert!(heard >= 1, "who has no leave that is not logged hears of the halt");
+
+    disk.set_capacity(u64::MAX);
+    in_time("the log takes events again by itself", async {
+        loop {
+            let path = format!("{}?subject=rollout/r-1", path::EVENTS);
+            let page: Events = Got::of(plant.world.operator(Method::GET, &path)).await.json();
+            if page.events.last().unwrap().sequence < page.covered {
+                return;
+            }
+        }
+    })
+    .await;
+    assert_eq!(plant.all_check_in().await, [0; 0], "it is halted");
+    let told = plant.told_of("r-1").await;
+    for word in ["permit.issue", "rollout.pause", "rollout.halt", "lease.halt"] {
+        assert!(told.contains(&word.into()), "{word} in {told:?}");
+    }
+    assert_eq!(plant.violations(), 0);
+}
+
+/// Who has not shown an outcome in time counts as failed; what he shows later still counts as what it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_silent_counts_as_failed_until_he_shows_what_he_runs() {
+    let mut plant = Plant::new().await;
+    let more = json!({
+        "waves": [{ "percent": 100 }], "signals": [], "prove_within_ms": 300,
+        "success_min_percent": 10, "quorum_percent": 10,
+    });
+    plant.create(order(more)).await;
+    plant.stage("r-1", 1, "installing").await;
+    let reached = plant.all_check_in().await;
+    assert_eq!(reached.len(), 10);
+    let prompt = &reached[..6];
+    for n in prompt {
+        plant.pumps[*n].running = digest_of(NEW);
+    }
+    for n in prompt {
+        plant.check_in(*n).await;
+    }
+    let done = plant.phase("r-1", "completed").await;
+    assert_eq!(done.counts.proven + done.counts.silent, 10, "{done:?}");
+    assert!(done.counts.silent >= 4, "{done:?}");
+    for n in reached {
+        plant.pumps[n].running = digest_of(NEW);
+        plant.check_in(n).await;
+    }
+    let late = plant.rollout("r-1").await;
+    assert_eq!((late.counts.proven, late.counts.silent), (10, 0));
+    let told = plant.told_of("r-1").await;
+    assert!(told.contains(&"device.silent".into()), "{told:?}");
     assert_eq!(plant.violations(), 0);
 }
