@@ -192,3 +192,78 @@ fn secret(disk: &dyn Disk, path: &Path) -> Result<[u8; 32]> {
         .ok()
         .with_context(|| format!("{}: expected 32 bytes, found {found}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use disk::{SimDisk, cut_everywhere};
+    use std::time::Duration;
+
+    fn found(disk: &SimDisk) -> Result<()> {
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(1_750_000_000));
+        let disk = disk.shared();
+        Site::load_or_found(&disk, Path::new("/data"), "site", 18800, now).map(drop)
+    }
+
+    fn file(disk: &SimDisk, name: &str) -> Option<Vec<u8>> {
+        disk.shared().read(&Path::new("/data").join(name), 1 << 20).ok()
+    }
+
+    /// Whoever has the first root believes one online key; a founding that was cut and begun again made no second one.
+    #[test]
+    fn a_founding_that_is_cut_anywhere_ends_with_one_director() {
+        const NAMES: [&str; 2] = ["director/1.root.json", "site/director.key"];
+        // What is there once the site is founded is given to devices, and stays.
+        let workload = |disk: &SimDisk| {
+            found(disk).ok()?;
+            Some(NAMES.map(|name| file(disk, name)))
+        };
+        let check = |disk: &SimDisk, promised: Option<[Option<Vec<u8>>; 2]>| {
+            found(disk).map_err(|error| format!("{error:#}"))?;
+            let there = NAMES.map(|name| file(disk, name));
+            if promised.is_some_and(|promised| promised != there) {
+                return Err("a second Director was made".into());
+            }
+            let root = there[0].clone().ok_or("no root")?;
+            let shared = disk.shared();
+            let key = file::load(shared.as_ref(), Path::new("/data/site/director.key"));
+            let key = key.map_err(|error| error.to_string())?;
+            let trusted = trust::tuf::Trusted::from_root(&root, None);
+            let trusted = trusted.map_err(|error| error.to_string())?;
+            let named = trusted.root().role(Role::Timestamp).keyids.clone();
+            match named == [trust::tuf::key_id(key.public())] {
+                true => Ok(()),
+                false => Err("the root names another online key".into()),
+            }
+        };
+        cut_everywhere(0..2, workload, check).holds("a site's Director");
+    }
+
+    #[test]
+    fn a_director_is_made_once_and_what_is_missing_is_asked_for() {
+        for (gone, asks) in [
+            ("director/1.root.json", "put its root files back"),
+            ("site/director.key", "put it back"),
+        ] {
+            let disk = SimDisk::new(1);
+            found(&disk).unwrap();
+            let kept = file(&disk, gone).unwrap();
+            disk.shared().remove(&Path::new("/data").join(gone)).unwrap();
+            let refused = found(&disk).unwrap_err().to_string();
+            assert!(refused.contains(asks), "{refused}");
+            disk::replace(disk.shared().as_ref(), &Path::new("/data").join(gone), &kept).unwrap();
+            found(&disk).unwrap();
+        }
+    }
+
+    #[test]
+    fn nothing_that_runs_needs_the_offline_keys() {
+        let disk = SimDisk::new(1);
+        found(&disk).unwrap();
+        for name in ["root-1.key", "root-2.key", "root-3.key"] {
+            disk.shared().remove(&Path::new("/data/director").join(name)).unwrap();
+        }
+        found(&disk).unwrap();
+        assert_eq!(file(&disk, "director/root-1.key"), None, "nor makes others");
+    }
+}

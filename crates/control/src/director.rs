@@ -60,6 +60,13 @@ BEGIN SELECT RAISE(ABORT, 'INV-FRESH-1: leases grow'); END;
 /// out since its backup: 500 days of a million devices. One device that lies does not use up the numbers of all.
 const LEAP_MAX: u64 = 1 << 30;
 
+/// How far above what a device has seen the generation is raised then. Leases and bundles were handed out under higher numbers
+/// than its metadata, and nobody reports them: four a minute for each of 20 zones, for twelve hours, twenty times over.
+const LEAD: u64 = 1 << 20;
+
+/// No two raises come sooner one after the other: each makes every gateway fetch its bundle.
+const RAISE_EVERY: Duration = Duration::from_secs(600);
+
 /// How long what is signed holds, and how often it is made anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
@@ -161,6 +168,7 @@ pub struct Asked<'a> {
 pub struct Learnt {
     row: Option<(DeviceId, Row)>,
     lease: Option<Held>,
+    raised: Option<Timestamp>,
 }
 
 /// What a device was last told.
@@ -184,6 +192,8 @@ struct Held {
 struct Memory {
     rows: HashMap<DeviceId, Row>,
     leases: HashMap<ZoneId, Held>,
+    /// When the generation was last raised above what a device had seen.
+    raised: Option<Timestamp>,
 }
 
 /// Signs what devices are told.
@@ -285,9 +295,9 @@ impl Director {
         asked: &Asked<'_>,
         now: Timestamp,
     ) -> Result<(CheckIn, Learnt), DirectorError> {
-        let mut learnt = Learnt { row: None, lease: None };
+        let mut learnt = Learnt { row: None, lease: None, raised: None };
         if asked.device.standing == Standing::Enrolled {
-            self.stay_ahead(step, asked, now).await?;
+            learnt.raised = self.stay_ahead(step, asked, now).await?;
             let row = self.row(step, asked, now).await?;
             learnt.row = Some((asked.device.id.clone(), row));
         }
@@ -301,6 +311,7 @@ impl Director {
     /// Remembers what was committed.
     pub fn learn(&self, learnt: Learnt) {
         let mut memory = self.memory();
+        memory.raised = memory.raised.max(learnt.raised);
         if let Some((device, row)) = learnt.row {
             let known = memory.rows.entry(device).or_insert(row);
             // Two steps may be learnt of in another order than that of their commits.
@@ -317,30 +328,37 @@ impl Director {
     }
 
     /// A device that has seen a newer generation than there is: this registry is an old copy, and what it said next would be
-    /// refused as old (DESIGN §7: a restored control plane starts above what devices report).
+    /// refused as old: metadata and leases by devices, bundles by gateways. So all of them go on above it (DESIGN §7: a restored
+    /// control plane starts above what devices report). Returns when it did so.
     async fn stay_ahead(
         &self,
         step: &mut Step<'_>,
         asked: &Asked<'_>,
         now: Timestamp,
-    ) -> Result<(), DirectorError> {
+    ) -> Result<Option<Timestamp>, DirectorError> {
         let Manifest { device, director, .. } = asked.manifest;
         let seen = director.timestamp.max(director.snapshot).max(director.targets);
         let known = step.generation();
         if seen <= known {
-            return Ok(());
+            return Ok(None);
         }
         self.metrics.director_behind.inc();
         if seen - known > LEAP_MAX {
             tracing::error!(%device, seen, known, "a device has seen a generation that this site cannot have had");
-            return Ok(());
+            return Ok(None);
         }
-        let raised = step.raise_generation_above(seen).await?;
+        let age_us = self.memory().raised.map(|last| now.as_us().abs_diff(last.as_us()));
+        if age_us.is_some_and(|age| u128::from(age) < RAISE_EVERY.as_micros()) {
+            tracing::warn!(%device, seen, known, "a device has seen a newer generation again: it is told after a while");
+            return Ok(None);
+        }
+        let raised = step.raise_generation_above(seen.saturating_add(LEAD)).await?;
+        step.renew_directory().await?;
         tracing::warn!(%device, seen, known, raised, "a device has seen a newer generation than there was");
         let detail = json!({ "seen": seen, "known": known, "raised": raised });
         let subject = format!("device/{device}");
         step.say(said(now, subject, "generation.raised", "site", detail)).await?;
-        Ok(())
+        Ok(Some(now))
     }
 
     /// What the device is told as of now, written anew if it has to be.

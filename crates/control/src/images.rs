@@ -86,6 +86,7 @@ pub(crate) async fn refresh(station: &Arc<Station>, call: Call) -> Result<Respon
         Ok(()) | Err(RefreshError::Read { .. } | RefreshError::Refused { .. }) => {}
         Err(error) => return Err(error.into()),
     }
+    // What was seen for the first time is on record before it is told.
     station.ledger.covered(station.registry.events()).await?;
     Ok(json_answer(&station.releases.shown()))
 }

@@ -10,6 +10,7 @@ use control::directory::Device;
 use control::metrics::Metrics;
 use control::registry::{Registry, RegistryError};
 use model::envelope::Algorithm;
+use model::lease::Lease;
 use model::manifest::{Boot, Component, Installed, Manifest, Slot, Trusted as Versions};
 use model::{
     DeviceId, HardwareId, ProductId, RolloutId, SecurityVersion, Timestamp, Version, ZoneId,
@@ -152,6 +153,12 @@ fn open(key: &SecretKey, roots: &[Vec<u8>]) -> Arc<Director> {
     Arc::new(Director::open(key, roots.to_vec(), Terms::default(), metrics).unwrap())
 }
 
+fn lease(site: &Site, told: &CheckIn) -> Lease {
+    let opened = trust::cose::open(&told.lease.0, 8192).unwrap();
+    let verified = opened.verify(site.key.public()).unwrap();
+    Lease::decode(verified.payload()).unwrap()
+}
+
 /// The device's side: what it trusts of the Director, and its own word.
 struct Pump {
     id: DeviceId,
@@ -292,6 +299,11 @@ async fn what_one_device_is_told_no_other_takes() {
     assert_eq!(refused.label(), "other_device");
     assert_eq!(other.trusted.versions().timestamp, 0, "nothing of it was kept");
     pump.take(&told, site.start).unwrap();
+    // Who is told is who proved its key, whatever its manifest says.
+    let second = site.device("pump-2", Standing::Enrolled);
+    let told = site.told(&second, &pump.manifest(), &[], &[], site.start).await.unwrap();
+    assert_eq!(pump.take(&told, site.start).unwrap_err().label(), "other_device");
+    other.take(&told, site.start).unwrap();
 }
 
 /// INV-ROLL-1: whoever asks after the halt gets a lease that names it, however young the last one is.
@@ -328,11 +340,7 @@ async fn a_lease_is_made_anew_when_it_is_old_or_the_fleet_has_changed_and_not_ot
     let pump = Pump::new("pump-1", &site.roots[0]);
     let manifest = pump.manifest();
     let told = |now| site.told(&device, &manifest, &[], &[], now);
-    let lease = |told: CheckIn| {
-        let opened = trust::cose::open(&told.lease.0, 8192).unwrap();
-        let verified = opened.verify(site.key.public()).unwrap();
-        model::lease::Lease::decode(verified.payload()).unwrap()
-    };
+    let lease = |told: CheckIn| lease(&site, &told);
     let first = lease(told(site.start).await.unwrap());
     assert_eq!(first.not_after.as_us() - first.issued.as_us(), 15 * 60 * 1_000_000);
     assert_eq!(first.policy, site.registry.directory().generation());
@@ -390,13 +398,30 @@ async fn a_restored_registry_goes_above_what_a_device_has_seen_and_that_is_an_ev
     pump.take(&told, site.start).unwrap();
     assert!(pump.trusted.versions().targets > seen, "the device follows");
     assert_eq!(site.actions().await, ["generation.raised"]);
+    // Leases and bundles of before have higher numbers than any device reports: they go on above them too.
+    let directory = site.registry.directory().generation();
+    assert!(directory > seen + 100_000, "gateways fetch their bundles");
+    let lease = lease(&site, &told);
+    assert!(lease.number > seen + 100_000 && lease.policy == directory);
+    // Not for each device, and not at the pace of one that counts upwards.
+    let mut next = pump.manifest();
+    next.director.targets = site.registry.generation() + 100;
+    let minute = site.after(60_000_000);
+    site.told(&device, &next, &[], &[], minute).await.unwrap();
+    assert_eq!(site.actions().await, ["generation.raised"]);
+    let later = site.after(600_000_000);
+    site.told(&device, &next, &[], &[], later).await.unwrap();
+    assert_eq!(site.actions().await, ["generation.raised", "generation.raised"]);
+    assert!(site.registry.directory().generation() > next.director.targets);
     // A device that lies does not use up the numbers of all.
     let mut liar = pump.manifest();
     liar.director.targets = 1 << 52;
     let generation = site.registry.generation();
-    let told = site.told(&device, &liar, &[], &[], site.start).await.unwrap();
-    assert!(told.director.is_some());
-    assert_eq!(site.registry.generation(), generation);
+    let much_later = site.after(1_201_000_000);
+    site.told(&device, &liar, &[], &[], much_later).await.unwrap();
+    let now = site.registry.generation();
+    assert!(now <= generation + 2, "{generation} {now}: a lease, and nothing else");
+    assert_eq!(site.actions().await.len(), 2);
 }
 
 #[tokio::test]

@@ -260,6 +260,21 @@ fn a_disk_whose_sync_does_nothing_fails_the_test_of_cuts() {
     assert!(broken.is_err(), "a disk that loses what was synced must be found out");
 }
 
+/// The vendor signs the names, and does not choose among the other files of the machine by them.
+#[test]
+fn no_name_of_an_image_leads_out_of_the_repository() {
+    let dir = tempfile::tempdir().unwrap();
+    put(&dir.path().join("secret"), b"a key");
+    put(&dir.path().join("repository/targets/pump-app/one.bin"), b"one");
+    let source = directory(dir.path().join("repository"));
+    source.image("pump-app/one.bin").unwrap();
+    let absolute = dir.path().join("secret");
+    for name in ["../../secret", "pump-app/../../../secret", absolute.to_str().unwrap()] {
+        let refused = source.image(name).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput, "{name}");
+    }
+}
+
 async fn world(vendor: &Vendor) -> (World, Station) {
     let dir = tempfile::tempdir().unwrap().keep();
     vendor.write(&dir);
