@@ -773,3 +773,6 @@ fn whole_of(range: &str, from: u64) -> Option<u64> {
         (first.parse().ok()?, last.parse().ok()?, len.parse().ok()?);
     (first == from && last.checked_add(1)? == len).then_some(len)
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,6 +39,8 @@ pub struct Config {
     pub packets: Rate,
     /// Bytes of one device. Beyond it, its socket is not read from.
     pub bytes: Rate,
+    /// How long a device may take nothing of an answer over HTTP. Some 64 KiB wait for it: by default it is 2 KiB/s at least.
+    pub stall_time: Duration,
     /// What this gateway says of its own clock. `u32::MAX`: it does not know.
     pub clock_uncertainty_ms: u32,
     /// The longest wait between two attempts to reach control.
@@ -65,6 +67,7 @@ impl Config {
             handshakes: Rate { per_second: 200, burst: 400 },
             packets: Rate { per_second: 5_000, burst: 10_000 },
             bytes: Rate { per_second: 32 << 20, burst: 64 << 20 },
+            stall_time: Duration::from_secs(30),
             clock_uncertainty_ms: u32::MAX,
             retry_max: Duration::from_secs(30),
             bundle_wait: Duration::from_secs(50),

@@ -38,6 +38,7 @@ use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -63,8 +64,6 @@ const TURN_TIME: Duration = Duration::from_secs(5);
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// An image over 2.5 Mbit/s and its longest; who is slower asks for the rest.
 const BLOB_TIME: Duration = Duration::from_secs(3600);
-/// Who takes nothing of its answer for so long does not read. Some 64 KiB wait: it is 2 KiB/s at least.
-const STALL_TIME: Duration = Duration::from_secs(30);
 /// How long an answer on its way is still given at the end.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 /// When to ask again, where nobody has said.
@@ -166,7 +165,15 @@ pub(crate) async fn serve(
         _ => None,
     };
     let (until, mut untils) = watch::channel(Instant::now() + ANSWER_TIME);
-    let asker = Asker { station: station.clone(), peer: peer.clone(), who: who.clone(), until };
+    let heard = Arc::new(AtomicBool::new(false));
+    let asker = Asker {
+        station: station.clone(),
+        peer: peer.clone(),
+        who: who.clone(),
+        is_counted: place.is_some(),
+        heard: heard.clone(),
+        until,
+    };
     let service = service_fn(|request| asker.answer(request));
     let mut builder = http1::Builder::new();
     builder
@@ -175,7 +182,8 @@ pub(crate) async fn serve(
         .max_buf_size(BUFFER_BYTES_MAX)
         .max_header_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX);
-    let stream = TokioIo::new(Impatient::new(stream, STALL_TIME));
+    let patience = station.config.stall_time;
+    let stream = TokioIo::new(Impatient::new(stream, patience, heard.clone()));
     let mut connection = pin!(builder.serve_connection(stream, service));
     let mut is_ending = false;
     loop {
@@ -204,8 +212,12 @@ pub(crate) async fn serve(
             }
             Ok(()) = untils.changed() => {}
             ended = connection.as_mut() => {
-                if let Some(refusal) = ended.err().and_then(|error| refusal_of(&error)) {
-                    refuse(refusal);
+                // Who has said nothing since his last answer is done with us, and we with him.
+                let is_idle = !heard.load(Ordering::Relaxed);
+                match ended.err().and_then(|error| refusal_of(&error)) {
+                    Some(Refusal::HttpTimeout) if is_idle => {}
+                    Some(refusal) => refuse(refusal),
+                    None => {}
                 }
                 break;
             }
@@ -231,6 +243,10 @@ struct Asker {
     station: Arc<Station>,
     peer: Peer,
     who: String,
+    /// It has a place among the connections of its device.
+    is_counted: bool,
+    /// Something was said since the last answer was ready.
+    heard: Arc<AtomicBool>,
     /// Until when the present request is to be answered, and the answer read.
     until: watch::Sender<Instant>,
 }
@@ -246,6 +262,7 @@ impl Asker {
             Err(no) => no.response(),
         };
         self.station.metrics.http_answered(what, response.status().as_u16());
+        self.heard.store(false, Ordering::Relaxed);
         Ok(response)
     }
 
@@ -280,6 +297,10 @@ impl Asker {
             self.station.metrics.violated(Invariant::Auth1, what);
             return Err(No::denied(Refusal::NotADevice));
         };
+        if !self.is_counted {
+            // A bundle that lets it in came after it had connected.
+            return Err(No { ends: true, ..No::away() });
+        }
         Ok((view, device))
     }
 

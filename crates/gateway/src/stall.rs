@@ -6,6 +6,8 @@
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,11 +20,13 @@ pub(crate) struct Impatient<S> {
     patience: Duration,
     /// Since when it has not gone on, and how long that may last.
     stalled: Option<Pin<Box<Sleep>>>,
+    heard: Arc<AtomicBool>,
 }
 
 impl<S> Impatient<S> {
-    pub fn new(stream: S, patience: Duration) -> Self {
-        Self { stream, patience, stalled: None }
+    /// `heard` becomes true whenever the peer says something.
+    pub fn new(stream: S, patience: Duration, heard: Arc<AtomicBool>) -> Self {
+        Self { stream, patience, stalled: None, heard }
     }
 
     fn judge<T>(
@@ -49,7 +53,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, into)
+        let before = into.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, into);
+        if into.filled().len() > before {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+        read
     }
 }
 
@@ -83,7 +92,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_takes_nothing_is_given_up_and_who_is_slow_is_not() {
         let (ours, mut theirs) = tokio::io::duplex(4);
-        let mut ours = Impatient::new(ours, Duration::from_secs(10));
+        let mut ours = Impatient::new(ours, Duration::from_secs(10), Arc::default());
         let reader = tokio::spawn(async move {
             for _ in 0..4 {
                 tokio::time::sleep(Duration::from_secs(9)).await;

@@ -109,6 +109,9 @@ fn a_message_with_one_thing_wrong_is_refused_for_that() {
             };
         }),
         ("a gateway's kind", MessageUnknownKind, |m| m.header.kind = Kind::UplinkBatch),
+        ("a manifest", MessageUnknownKind, |m| {
+            (m.header.kind, m.header.heard) = (Kind::Manifest, None);
+        }),
         ("another algorithm of COSE", MessageUnknownKind, |m| {
             m.mangle = |b| {
                 // 1: -19 (0x32) in the protected header becomes 1: -8 (0x27).

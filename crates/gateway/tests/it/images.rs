@@ -279,6 +279,23 @@ async fn a_revoked_device_gets_no_further_byte_of_an_image() {
     stopped(gateway).await;
 }
 
+/// INV-COST-1: nor does what it does not read pile up.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_an_image_is_not_waited_for() {
+    let patience = std::time::Duration::from_millis(300);
+    let impatient = |config: &mut gateway::Config| config.stall_time = patience;
+    let (site, pump, gateway) = plant_with(&SimDisk::new(1), impatient).await;
+    // Far more than the sockets of both ends hold.
+    let digest = site.image(&vec![7; 32 * 1024 * KIB]);
+    let mut http = Http::dial(gateway.local_addr(), &pump).await;
+    http.send(&get_blob(&digest, "")).await.unwrap();
+    let refused = || gateway.metrics().refused(gateway::refusal::Refusal::SlowReader);
+    eventually("the gateway gives up", || refused() == 1).await;
+    eventually("its place is free", || gateway.metrics().connections.get() == 0).await;
+    assert!(gateway.metrics().cache_served_bytes.get() < 16 * 1024 * KIB as u64);
+    stopped(gateway).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_with_a_number_is_asked_for_once_and_is_there_while_control_is_away() {
     let (site, pump, gateway) = plant(&SimDisk::new(1)).await;

@@ -421,3 +421,26 @@ fn a_configuration_that_could_not_work_is_refused_when_it_is_made() {
         "the certificate of this end or an anchor cannot be read"
     );
 }
+
+/// RFC 7301: one port for MQTT and HTTP. Foreign MQTT clients name nothing, and what neither speaks is told in the handshake.
+#[test]
+fn the_listener_of_devices_takes_mqtt_http_and_who_names_nothing() {
+    let world = World::new();
+    let (gateway, device) = (world.gateway(), world.device());
+    let chain = std::slice::from_ref(&gateway.1);
+    let anchors = world.site_anchor();
+    let server = |alpn| server(chain, &gateway.0, &anchors, ClientAuth::Required, alpn).unwrap();
+    let calls = |names: &[&[u8]]| {
+        let mut client = (*world.client(Some(&device))).clone();
+        client.alpn_protocols = names.iter().map(|name| name.to_vec()).collect();
+        Arc::new(client)
+    };
+    let both = server(Alpn::MqttOrHttp11);
+    let names: &[&[&[u8]]] = &[&[], &[b"mqtt"], &[HTTP11], &[b"h2", HTTP11]];
+    for names in names {
+        let met = meet(&calls(names), &both, GATEWAY);
+        assert_eq!((&met.client, &met.server), (&Ok(()), &Ok(())), "{names:?}");
+    }
+    let met = meet(&calls(&[b"h2"]), &both, GATEWAY);
+    refused_by_server(&met, Error::NoApplicationProtocol);
+}
