@@ -84,6 +84,35 @@ fn a_cut_at_any_write_leaves_an_image_whole_or_to_be_fetched_again() {
     assert!(!lied.broken.is_empty());
 }
 
+/// Also when all of it has come, and nobody has looked at it yet: whoever has all of an image has a right one.
+#[test]
+fn the_last_byte_waits_for_the_digest() {
+    let disk = SimDisk::new(1);
+    disk.create_dir_all(Path::new(DATA)).unwrap();
+    let (cache, image, digest) = (cache(&disk), image(), digest());
+    let len = image.len() as u64;
+    disk.create_dir_all(&cache.dir).unwrap();
+    disk.create(&cache.part(&digest)).unwrap().append(&image).unwrap();
+    let (progress, progressed) = watch::channel(Progress::Growing { written: len, len });
+    let mut reader = Reader { cache, digest, len, progress: Some(progressed) };
+    run(async {
+        let first = reader.read(0, usize::MAX).await.unwrap();
+        assert_eq!(first, image[..image.len() - 1]);
+        {
+            let mut last = std::pin::pin!(reader.read(len - 1, usize::MAX));
+            tokio::select! {
+                biased;
+                early = &mut last => panic!("before its digest: {early:?}"),
+                () = std::future::ready(()) => {}
+            }
+            progress.send_replace(Progress::Whole { len });
+            assert_eq!(last.await.unwrap(), image[image.len() - 1..]);
+        }
+        progress.send_replace(Progress::Failed(Failure::Mismatch));
+        assert_eq!(reader.read(len - 1, usize::MAX).await, Err(Failure::Mismatch));
+    });
+}
+
 #[test]
 fn the_whole_of_a_part_is_read_only_if_it_is_the_rest_that_was_asked_for() {
     for (range, expected) in [
