@@ -596,7 +596,7 @@ impl Running {
             let outcome = self.parts[i].product.outcome().map(|outcome| outcome.end);
             let noted = self.parts[i].product.notes().install().map(|noted| noted.order.clone());
             let newest = noted.as_ref().zip(outcome);
-            self.decide(i, Event::Assessed { verdict, newest, may_arm }).await?;
+            self.decide(i, Event::Assessed { verdict: &verdict, newest, may_arm }).await?;
         }
         Ok(())
     }

@@ -35,7 +35,7 @@ const FETCH_WAIT_MS_MAX: u64 = 60_000;
 pub enum Event<'a> {
     /// A check-in was answered, and what both repositories say of this product was assessed.
     Assessed {
-        verdict: Verdict,
+        verdict: &'a Verdict,
         /// The order that was begun last, and how it ended.
         newest: Option<(&'a Ordered, InstallEnd)>,
         /// Whether the lease that came allows to arm for the verdict's rollout.
@@ -207,7 +207,7 @@ impl Installer {
 
     fn assessed(
         &mut self,
-        verdict: Verdict,
+        verdict: &Verdict,
         newest: Option<(&Ordered, InstallEnd)>,
         may_arm: Result<(), NotNow>,
     ) -> Vec<Effect> {
@@ -217,19 +217,22 @@ impl Installer {
             Stage::Idle | Stage::Fetching { .. } | Stage::Whole { .. } => {}
         }
         match verdict {
-            Verdict::Install(install, order) => self.ordered(install, order, newest, may_arm),
+            Verdict::Install(install, order) => {
+                self.ordered(install.clone(), order.clone(), newest, may_arm)
+            }
             Verdict::Unknown => Vec::new(),
             Verdict::Nothing => self.stop(),
             Verdict::Raise(floor) => {
                 let mut effects = self.stop();
-                effects.push(Effect::Raise(floor));
+                effects.push(Effect::Raise(*floor));
                 effects
             }
             Verdict::Refused { order, why } => {
                 let mut effects = self.stop();
                 // Told once: what was told as failed is in the notes.
-                if let Some(order) = order.filter(|order| lasts(&why) && !is_over(order, newest)) {
-                    effects.push(Effect::Fail(order, format!("{}: {why}", why.label())));
+                let order = order.as_ref().filter(|order| lasts(why) && !is_over(order, newest));
+                if let Some(order) = order {
+                    effects.push(Effect::Fail(order.clone(), format!("{}: {why}", why.label())));
                     effects.push(Effect::CheckIn);
                 }
                 effects

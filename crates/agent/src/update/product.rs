@@ -526,3 +526,6 @@ fn copy(disk: &dyn Disk, from: &Path, to: &Path) -> io::Result<()> {
         at += n as u64;
     }
 }
+
+#[cfg(test)]
+mod tests;

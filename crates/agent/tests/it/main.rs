@@ -1,6 +1,7 @@
 //! The device's thread and its link, with real files, real TLS and gateways that do as they are told.
 
 mod application;
+mod attackers;
 mod flash;
 mod gateway;
 mod launch;

@@ -59,8 +59,8 @@ fn ordered(minor: u32, rollout: &str) -> (Install, Ordered) {
     }
 }
 
-fn assessed(verdict: &Verdict, may_arm: Result<(), NotNow>) -> Event<'static> {
-    Event::Assessed { verdict: verdict.clone(), newest: None, may_arm }
+fn assessed(verdict: &Verdict, may_arm: Result<(), NotNow>) -> Event<'_> {
+    Event::Assessed { verdict, newest: None, may_arm }
 }
 
 fn idle() -> Installer {
@@ -145,13 +145,13 @@ fn an_order_that_ended_badly_is_not_begun_again_and_another_one_is() {
         (InstallEnd::Confirmed, true),
     ] {
         let newest = Some((&newer, end));
-        let event = Event::Assessed { verdict: wants.clone(), newest, may_arm: Ok(()) };
+        let event = Event::Assessed { verdict: &wants, newest, may_arm: Ok(()) };
         assert_eq!(!idle().on(event, 0).is_empty(), begins, "{end:?}");
     }
     let (other, second) = ordered(1, "r-2");
     let verdict = Verdict::Install(other.clone(), second.clone());
     let newest = Some((&newer, InstallEnd::Reverted));
-    let effects = idle().on(Event::Assessed { verdict, newest, may_arm: Ok(()) }, 0);
+    let effects = idle().on(Event::Assessed { verdict: &verdict, newest, may_arm: Ok(()) }, 0);
     assert_eq!(effects, [Effect::Fetch(other, second)], "the same image, of another rollout");
 }
 
@@ -227,7 +227,7 @@ fn an_order_that_may_not_be_followed_is_told_once_and_what_may_still_come_is_wai
     };
     assert!(reason.starts_with("differs: "), "{reason}");
     let newest = Some((order, InstallEnd::Failed));
-    let again = Event::Assessed { verdict: refused.clone(), newest, may_arm: Ok(()) };
+    let again = Event::Assessed { verdict: &refused, newest, may_arm: Ok(()) };
     assert_eq!(idle().on(again, 0), []);
     // Not published yet.
     let early = verdict(&target(V(3), 1, Some("r-1")));
@@ -241,6 +241,7 @@ fn an_order_that_may_not_be_followed_is_told_once_and_what_may_still_come_is_wai
 #[test]
 fn in_no_order_of_events_is_anything_armed_that_was_not_ordered_whole_and_allowed() {
     let orders = [ordered(1, "r-1"), ordered(2, "r-1"), ordered(1, "r-2")];
+    let verdicts = orders.clone().map(|(install, order)| Verdict::Install(install, order));
     let (mut armed, mut trials) = (0, 0);
     for seed in 1..=2_000u64 {
         let mut x = seed;
@@ -257,13 +258,13 @@ fn in_no_order_of_events_is_anything_armed_that_was_not_ordered_whole_and_allowe
             let mut allowed = None;
             let event = match random(12) {
                 0..=3 => {
-                    let (install, order) = &orders[random(3) as usize];
+                    let n = random(3) as usize;
+                    let (_, order) = &orders[n];
                     let may_arm = if random(3) > 0 { Ok(()) } else { Err(NotNow::Halted) };
                     let over = random(8) == 0;
                     let newest = over.then_some((order, InstallEnd::Reverted));
                     allowed = Some(order.clone()).filter(|_| may_arm.is_ok() && !over);
-                    let verdict = Verdict::Install(install.clone(), order.clone());
-                    Event::Assessed { verdict, newest, may_arm }
+                    Event::Assessed { verdict: &verdicts[n], newest, may_arm }
                 }
                 4 => assessed(&Verdict::Nothing, Ok(())),
                 5 | 6 if fetching.is_some() => {
