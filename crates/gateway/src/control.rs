@@ -134,7 +134,7 @@ fn client(tls: &ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
-        .pool_max_idle_per_host(8)
+        .pool_max_idle_per_host(16)
         .build()
 }
 

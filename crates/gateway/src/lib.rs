@@ -1,4 +1,5 @@
-//! Devices' MQTT 5 side: authenticate, admit, spool, uplink. The security boundary of a site.
+//! Devices' side of a site: authenticate, admit, spool, uplink over MQTT 5; checking in and fetching over HTTP. The security
+//! boundary.
 //!
 //! Promises: what was acknowledged with PUBACK 0x00 is found after any crash (INV-ACK-1); nothing takes effect without
 //! an identity that the newest bundle permits (INV-AUTH-1), nor twice while its window remembers it (INV-REPLAY-1);
@@ -11,7 +12,9 @@
 //! TLS 1.3 ──▶ frame ──▶ session ──▶ admission ──▶ spool ──▶ PUBACK          pure cores: frame, session, admission,
 //!             strict    who, what   signature,    fsync                                limits, uplink::core
 //!                       may it      window          │
-//!                                                   └──▶ uplink ──▶ control
+//!     │                                             └──▶ uplink ──▶ control
+//!     │                                                                │ metadata, images
+//!     └──────▶ ask ──▶ http ──▶ check-in ──▶ control    images, cache ◀┘                    pure cores: ask, shelf
 //! ```
 
 pub mod admission;

@@ -152,7 +152,7 @@ fn payload(of: &DeviceId) -> Vec<u8> {
 }
 
 /// A manifest as control would take it.
-fn manifest(device: &Device, sequence: u64) -> Vec<u8> {
+pub fn manifest(device: &Device, sequence: u64) -> Vec<u8> {
     cose::seal(&header(device, sequence), &payload(&device.id), &device.seal).unwrap()
 }
 
