@@ -458,10 +458,20 @@ impl Rollouts {
         let unknown = || RolloutError::Unknown(id.clone());
         let number = self.book().number(id).ok_or_else(unknown)?;
         let command = told::command(word);
-        {
+        let unfit = {
             let book = self.book();
             let live = book.live(number).ok_or_else(unknown)?;
-            book.fits(number, live, command)?;
+            let unfit = book.fits(number, live, command).err();
+            unfit.map(|unfit| (told::refused(live, word, &unfit, now()), unfit))
+        };
+        if let Some((said, unfit)) = unfit {
+            // A move that is refused is an event (INV-STATE-1); there is nothing else to write.
+            let step = self
+                .0
+                .registry
+                .step(move |step| Box::pin(async move { step.say(said).await.map(drop) }));
+            step.await.map_err(|error: RegistryError| error)?;
+            return Err(unfit.into());
         }
         let events = vec![Event::Command(command)];
         let done = self.move_in_turn(number, events, Mover::Operator).await?;

@@ -1,7 +1,7 @@
 //! Rollouts as people and the evidence log are told of them.
 
 use super::Mover;
-use super::book::{Live, Moved};
+use super::book::{Live, Moved, Unfit};
 use super::table::word;
 use crate::registry::said;
 use api::rollout::{Rollout, RolloutCommand, RolloutCounts};
@@ -46,6 +46,12 @@ pub fn created(live: &Live, at: Timestamp) -> Said {
         "order_sha256": trust::digest(order.as_bytes()).to_string(),
     });
     said(at, "operator", "rollout.create", subject(live), detail)
+}
+
+/// That it was not moved, since another one stands in its way.
+pub fn refused(live: &Live, word: RolloutCommand, why: &Unfit, at: Timestamp) -> Said {
+    let detail = json!({ "command": word.as_str(), "why": why.to_string() });
+    said(at, "operator", "rollout.refused", subject(live), detail)
 }
 
 /// What a move is to the evidence log: what happened to the rollout, and what became of each device.

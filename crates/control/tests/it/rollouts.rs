@@ -409,7 +409,7 @@ async fn a_halted_rollout_issues_no_permit_and_every_lease_names_it() {
     let id = RolloutId::new("r-1").unwrap();
     for n in 0..PUMPS {
         let lease = plant.check_in(n).await;
-        assert_eq!(lease.halted, [id.clone()], "pump {n}");
+        assert_eq!(lease.halted, std::slice::from_ref(&id), "pump {n}");
         assert_eq!(plant.pumps[n].order, None, "pump {n}: an order is taken back too");
     }
     let path = format!("{}/r-1/devices", path::ROLLOUTS);
@@ -669,7 +669,7 @@ async fn a_full_evidence_log_lets_no_permit_out_and_a_halt_through() {
             let answer: CheckIn = got.json();
             let lease = cose::open(&answer.lease.0, 4096).unwrap();
             let lease = Lease::decode(lease.verify(director_key().public()).unwrap().payload());
-            assert_eq!(lease.unwrap().halted, [id.clone()]);
+            assert_eq!(lease.unwrap().halted, std::slice::from_ref(&id));
             heard += 1;
         }
     }
