@@ -16,6 +16,9 @@ use trust::tuf::Role;
 /// How many shards a new site's bus has. Fixed for the site's life, since a device's shard is computed from it.
 const SHARDS: u16 = 4;
 
+/// Some hundred bytes are written.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
 /// What every process and command of a site must agree on; `site/site.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteFile {
@@ -33,8 +36,12 @@ impl SiteFile {
     }
 
     pub fn read(data: &Path) -> Result<Self> {
+        Self::read_on(&RealDisk, data)
+    }
+
+    fn read_on(disk: &dyn Disk, data: &Path) -> Result<Self> {
         let path = Self::path(data);
-        let bytes = std::fs::read(&path).with_context(|| {
+        let bytes = disk.read(&path, FILE_BYTES_MAX).with_context(|| {
             format!(
                 "no site in {}: expected {} (made by `plimsoll up`)",
                 data.display(),
@@ -80,7 +87,7 @@ impl Site {
         let is_new = !disk.exists(&SiteFile::path(data))?;
         let mut file = match is_new {
             true => SiteFile { format: 1, name: name.to_owned(), shards: SHARDS, port_base },
-            false => SiteFile::read(data)?,
+            false => SiteFile::read_on(disk.as_ref(), data)?,
         };
         file.port_base = port_base;
         let authority = Authority::load_or_create(
