@@ -1,7 +1,12 @@
-//! `plimsoll evidence`: what an auditor does, without a site, a network or our word for anything.
+//! `plimsoll evidence`: what an operator hands out of the record of what was done, and what an auditor does with it, without
+//! a site, a network or our word for anything.
 
+use crate::client::Client;
+use crate::table::{self, Format};
 use anyhow::{Context, Error, Result, anyhow};
-use clap::Subcommand;
+use api::event::{EVENTS_PAGE_MAX, Events};
+use api::{Answer, Cell, Column, path};
+use clap::{Args, Subcommand};
 use evidence::export::{self, EXPORT_BYTES_MAX, Proven};
 use evidence::note::NOTE_BYTES_MAX;
 use evidence::{Checkpoint, Head, NoteKey};
@@ -14,19 +19,63 @@ pub enum Evidence {
     /// Prove an export of events with nothing but the log's public key.
     ///
     /// Ends with 0 if all of it is proven, 1 if it is not, 2 if that could not be found out.
-    Verify {
-        /// The export.
-        export: PathBuf,
-        /// The log's public key, or a file with it. Get it once, by another way than the export.
+    Verify(Verify),
+    /// Write events of a running site to a file, with what proves them.
+    ///
+    /// Whoever gets it needs nothing else but the log's public key: `site/evidence.pub`.
+    Export {
+        /// What the events tell of, such as rollout/r-1 or device/pump-1. All events, if it is left out.
         #[arg(long)]
-        key: String,
-        /// A checkpoint of the log that you kept: prove also that the log has only grown since.
+        subject: Option<String>,
+        /// The first event.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// The event before which it ends.
+        #[arg(long)]
+        to: Option<u64>,
+        /// A checkpoint that the auditor kept: the export proves that the log has only grown since.
         #[arg(long)]
         since: Option<PathBuf>,
-        /// Print the proven events, one JSON object a line.
         #[arg(long)]
-        print: bool,
+        out: PathBuf,
+        #[command(flatten)]
+        data: crate::Data,
     },
+    /// Print what was done, by whom, in order.
+    Log {
+        /// What it was done to, such as rollout/r-1 or device/pump-1.
+        #[arg(long)]
+        subject: Option<String>,
+        /// Only events behind this one.
+        #[arg(long)]
+        after: Option<u64>,
+        #[arg(long, default_value_t = EVENTS_PAGE_MAX)]
+        limit: usize,
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+        #[command(flatten)]
+        data: crate::Data,
+    },
+    /// Print the newest signed checkpoint. Keep it: later exports prove that the log has only grown since.
+    Checkpoint {
+        #[command(flatten)]
+        data: crate::Data,
+    },
+}
+
+#[derive(Args)]
+pub struct Verify {
+    /// The export.
+    export: PathBuf,
+    /// The log's public key, or a file with it. Get it once, by another way than the export.
+    #[arg(long)]
+    key: String,
+    /// A checkpoint of the log that you kept: prove also that the log has only grown since.
+    #[arg(long)]
+    since: Option<PathBuf>,
+    /// Print the proven events, one JSON object a line.
+    #[arg(long)]
+    print: bool,
 }
 
 const NOT_PROVEN: u8 = 1;
@@ -37,9 +86,9 @@ const COULD_NOT_TRY: u8 = 2;
 /// A key has a name of some length and 60 bytes.
 const KEY_BYTES_MAX: u64 = 4096;
 
-impl Evidence {
+impl Verify {
     pub fn run(self) -> ExitCode {
-        let Self::Verify { export, key, since, print } = self;
+        let Self { export, key, since, print } = self;
         let verdict = verify(&export, &key, since.as_deref()).and_then(|verdict| {
             if let Verdict::Proven(proven) = &verdict {
                 tell(proven, print, &mut io::stdout().lock())
@@ -59,6 +108,79 @@ impl Evidence {
             }
         }
     }
+}
+
+/// What is asked of a running site.
+pub async fn ask(evidence: Evidence) -> Result<()> {
+    match evidence {
+        Evidence::Verify(_) => unreachable!("`main` ends with it: it needs no site"),
+        Evidence::Export { subject, from, to, since, out, data } => {
+            let since = match since {
+                None => None,
+                Some(path) => {
+                    Some(String::from_utf8(read(&path, NOTE_BYTES_MAX)?).context("no checkpoint")?)
+                }
+            };
+            let (from, to) = (Some(from.to_string()), to.map(|to| to.to_string()));
+            let words = [("subject", subject), ("from", from), ("to", to), ("since", since)];
+            let path = with_words(&format!("{}/export", path::EVIDENCE), words)?;
+            let export = Client::of(&data.dir)?.get(&path).await?.bytes().await?;
+            disk::replace(&disk::RealDisk, &out, &export)
+                .with_context(|| format!("cannot write {}", out.display()))?;
+            println!(
+                "{}: {} bytes; `plimsoll evidence verify` proves it",
+                out.display(),
+                export.len()
+            );
+            Ok(())
+        }
+        Evidence::Log { subject, after, limit, format, data } => {
+            let (after, limit) = (after.map(|after| after.to_string()), Some(limit.to_string()));
+            let words = [("subject", subject), ("after", after), ("limit", limit)];
+            let response = Client::of(&data.dir)?.get(&with_words(path::EVENTS, words)?).await?;
+            let page: Events = serde_json::from_slice(&response.bytes().await?)
+                .context("the answer is not what this version expects")?;
+            print_events(&page, format)
+        }
+        Evidence::Checkpoint { data } => {
+            let path = format!("{}/checkpoint", path::EVIDENCE);
+            print!("{}", Client::of(&data.dir)?.get(&path).await?.text().await?);
+            Ok(())
+        }
+    }
+}
+
+/// A path with those words of its query string that have a value.
+fn with_words<const N: usize>(path: &str, words: [(&str, Option<String>); N]) -> Result<String> {
+    let words = words.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let url = reqwest::Url::parse_with_params(&format!("https://site{path}"), words)?;
+    Ok(format!("{}?{}", url.path(), url.query().unwrap_or("")))
+}
+
+fn print_events(page: &Events, format: Format) -> Result<()> {
+    let names = ["event", "at_ms", "actor", "action", "subject", "detail", "covered"];
+    let row = |event: &api::event::Event| -> Vec<Cell> {
+        vec![
+            event.sequence.into(),
+            event.at_ms.into(),
+            event.actor.as_str().into(),
+            event.action.as_str().into(),
+            event.subject.as_str().into(),
+            event.detail.to_string().into(),
+            (event.sequence < page.covered).into(),
+        ]
+    };
+    let answer = Answer {
+        columns: names.map(|name| Column { name: name.into(), kind: "Utf8".into() }).to_vec(),
+        rows: page.events.iter().map(row).collect(),
+        truncated: false,
+        took_ms: 0,
+    };
+    table::print(&answer, format, &mut io::stdout().lock())?;
+    if let Some(next) = page.next {
+        eprintln!("there are more: --after {next}");
+    }
+    Ok(())
 }
 
 #[derive(Debug)]
@@ -170,6 +292,13 @@ mod tests {
         let key = fs::read_to_string(desk.path("key")).unwrap();
         let by_text = verify(&desk.path("export"), key.trim(), None);
         assert!(matches!(by_text, Ok(Verdict::Proven(_))), "the key itself, instead of a file");
+    }
+
+    #[test]
+    fn words_of_a_query_string_are_escaped() {
+        let words = [("subject", Some("rollout/a b&c".to_owned())), ("to", None)];
+        let path = with_words("/v1/events", words).unwrap();
+        assert_eq!(path, "/v1/events?subject=rollout%2Fa+b%26c");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod up;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use evidence::Evidence;
 use model::Timestamp;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -83,7 +84,7 @@ enum Command {
     /// Look at devices, and change how they stand.
     #[command(subcommand)]
     Device(Device),
-    /// Prove, offline, what the evidence log says.
+    /// What was done, by whom: read it, hand it out, prove it offline.
     #[command(subcommand)]
     Evidence(evidence::Evidence),
     /// The vendor's side of an update: keys, and an image repository that operators read.
@@ -178,8 +179,8 @@ enum Maker {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Command::Evidence(evidence) = arguments.command {
-        return evidence.run();
+    if let Command::Evidence(Evidence::Verify(verify)) = arguments.command {
+        return verify.run();
     }
     match run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -227,7 +228,7 @@ fn run(command: Command) -> Result<()> {
             Command::Device(Device::Software { device, json, data }) => {
                 operator::software(&data.dir, &device, json).await
             }
-            Command::Evidence(_) => unreachable!("`main` ends with it: it needs no runtime"),
+            Command::Evidence(evidence) => evidence::ask(evidence).await,
             Command::Release(_) => unreachable!("it was run above: it needs no runtime"),
             Command::Maker(Maker::Sign { csr, out, data }) => {
                 let serial = maker::sign(&disk::RealDisk, &data.dir, &csr, &out, station::now())?;
