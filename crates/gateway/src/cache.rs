@@ -403,6 +403,8 @@ enum Stop {
         why: String,
         retry_after: Option<Duration>,
     },
+    /// What was there before is no beginning of it, and was given up.
+    Anew,
     End(Failure),
 }
 
@@ -411,7 +413,16 @@ impl Fetch<'_> {
         let cache = self.cache.clone();
         let digest = self.work.digest;
         let opened = blocking(move || Grown::open(&*cache.disk, &cache.dir, &digest)).await;
-        let mut grown = opened.map_err(|error| self.disk_fails(&error))?;
+        let mut grown = match opened {
+            Ok(grown) => grown,
+            Err(error) => {
+                // A beginning that cannot be read is none.
+                let failure = self.disk_fails(&error);
+                self.cache.state().shelf.forget(&digest);
+                self.cache.remove_in_turn(digest).await;
+                return Err(failure);
+            }
+        };
         let ended = self.pull_all(&mut grown).await;
         let has_begun = self.len.is_some();
         let cache = self.cache.clone();
@@ -454,11 +465,20 @@ impl Fetch<'_> {
     async fn pull_all(&mut self, grown: &mut Grown) -> Result<(), Failure> {
         let mut backoff = Backoff::new(WAIT_MAX);
         let mut fruitless = 0;
+        if grown.written > 0 && grown.digest() == self.work.digest {
+            // A process that ended in the last moment has left it whole.
+            return match self.make_room(grown.written, grown.written).await {
+                Err(Stop::End(failure)) => Err(failure),
+                _ => Ok(()),
+            };
+        }
         loop {
             let before = grown.written;
             let (why, retry_after) = match self.pull(grown).await {
                 Ok(()) => return Ok(()),
                 Err(Stop::End(failure)) => return Err(failure),
+                // What was there is gone: this cannot be said twice in a row.
+                Err(Stop::Anew) => continue,
                 Err(Stop::Again { why, retry_after }) => (why, retry_after),
             };
             fruitless = if grown.written > before { 0 } else { fruitless + 1 };
@@ -484,10 +504,9 @@ impl Fetch<'_> {
             200 => header(CONTENT_LENGTH).and_then(|len| len.parse().ok()),
             206 => header(CONTENT_RANGE).and_then(|range| whole_of(range, grown.written)),
             404 => return Err(Stop::End(Failure::Absent)),
-            // What was there before is no beginning of it.
             416 if grown.written > 0 => {
                 self.start_over(grown)?;
-                return Err(Stop::Again { why: "nothing behind it".into(), retry_after: None });
+                return Err(Stop::Anew);
             }
             _ => {
                 let why = format!("expected status 200 or 206, found {status}");
@@ -633,15 +652,21 @@ impl Grown {
 
     /// Gives it its name, if it is what it should be. Blocks.
     fn finish(&mut self, cache: &Cache, digest: &Digest) -> io::Result<bool> {
-        let (file, hasher) = self.parts();
-        if Digest(hasher.clone().finalize().into()) != *digest {
+        if self.digest() != *digest {
             return Ok(false);
         }
+        let (file, _) = self.parts();
         // A power cut may take it all the same: it is looked at after a start.
         file.sync()?;
         cache.disk.rename(&cache.part(digest), &cache.whole(digest))?;
         cache.disk.sync_dir(&cache.dir)?;
         Ok(true)
+    }
+
+    /// Of what is there.
+    fn digest(&mut self) -> Digest {
+        let (_, hasher) = self.parts();
+        Digest(hasher.clone().finalize().into())
     }
 
     fn parts(&mut self) -> &mut (Box<dyn File>, Sha256) {
@@ -735,11 +760,16 @@ fn found(disk: &dyn Disk, dir: &Path, bytes_max: u64) -> io::Result<Shelf> {
         .collect();
     // What the order does not know came after it was written; of what is there in both forms, the whole counts.
     there.sort_by_key(|(digest, _, is_whole)| {
-        (order.get(digest).copied().unwrap_or(usize::MAX), *digest, *is_whole)
+        (order.get(digest).copied().unwrap_or(usize::MAX), *digest, !*is_whole)
     });
     let mut shelf = Shelf::new(bytes_max);
     for (digest, len, is_whole) in there {
-        shelf.found(digest, len, is_whole);
+        // A power cut may leave an image under both its names.
+        if !is_whole && shelf.look(&digest) == Look::Unverified {
+            disk.remove(&dir.join(format!("{digest}.part")))?;
+        } else {
+            shelf.found(digest, len, is_whole);
+        }
     }
     Ok(shelf)
 }

@@ -161,15 +161,33 @@ async fn a_download_that_is_cut_off_goes_on_where_it_was_over_a_restart_too() {
     assert_eq!(asked(&site)[2..], ["", "bytes=204800-"]);
     stopped(gateway).await;
 
-    // What lies there is no beginning of it, and control begins anew whatever it is asked for.
-    let (image, third) = (bytes(3, 300 * KIB), bytes(3, 100 * KIB));
-    let digest = site.image(&image);
-    disk::replace(&disk, &cached(&format!("{digest}.part")), &third[1..]).unwrap();
-    site.desk(|desk| desk.ignores_ranges = true);
-    let gateway = site.gateway(&disk).await;
-    assert_eq!(blob(&gateway, &pump, &digest, "").await.body, image);
-    assert_eq!(in_cache(&disk).len(), 3);
-    stopped(gateway).await;
+    // What lies there is no beginning of it: control begins anew whatever it is asked for, or has nothing behind it.
+    for (seed, len, ignores_ranges) in [(3, 100 * KIB, true), (4, 300 * KIB, false)] {
+        let image = bytes(seed, 300 * KIB);
+        let digest = site.image(&image);
+        let other = bytes(seed + 10, len);
+        disk::replace(&disk, &cached(&format!("{digest}.part")), &other).unwrap();
+        site.desk(|desk| desk.ignores_ranges = ignores_ranges);
+        let gateway = site.gateway(&disk).await;
+        assert_eq!(blob(&gateway, &pump, &digest, "").await.body, image, "{seed}");
+        stopped(gateway).await;
+    }
+
+    // All of it, and the process ended in the last moment; or a power cut left it under both its names.
+    site.desk(|desk| desk.is_away = true);
+    let asked_before = asked(&site).len();
+    for names in [&[".part"][..], &["", ".part"]] {
+        let image = bytes(5, 300 * KIB);
+        let digest = trust::digest(&image).to_string();
+        for name in names {
+            disk::replace(&disk, &cached(&format!("{digest}{name}")), &image).unwrap();
+        }
+        let gateway = site.gateway(&disk).await;
+        assert_eq!(blob(&gateway, &pump, &digest, "").await.body, image, "{names:?}");
+        assert!(!in_cache(&disk).contains(&format!("{digest}.part")), "{names:?}");
+        stopped(gateway).await;
+    }
+    assert_eq!(asked(&site).len(), asked_before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

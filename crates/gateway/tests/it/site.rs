@@ -469,6 +469,13 @@ impl Site {
             range.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse().unwrap()
         });
         let all = bytes.len();
+        if from >= all {
+            let outside = format!(
+                "HTTP/1.1 416 X\r\nContent-Range: bytes */{all}\r\nContent-Length: 0\r\n\r\n"
+            );
+            stream.write_all(outside.as_bytes()).await.ok()?;
+            return stream.flush().await.ok();
+        }
         let status = if from == 0 {
             "200 X".into()
         } else {
