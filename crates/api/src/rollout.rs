@@ -39,6 +39,10 @@ pub struct NewRollout {
     pub ask_again_ms: u64,
     #[serde(default)]
     pub back: NewBack,
+    /// Once it is completed, whoever has proven it raises his floor to its security version: nothing below boots there any
+    /// more, and the way back to a release below is closed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub raise: bool,
     /// Begin at once.
     #[serde(default)]
     pub start: bool,

@@ -249,6 +249,9 @@ impl Rollouts {
             (checked, writes)
         };
         let orders = self.targets(&checked, at);
+        // Else it is kept in memory alone, as if it had been answered at once: a lease was due, or this is the first one
+        // since the start.
+        let is_kept = checked.changes();
         let (director, kept, halted) =
             (self.0.director.clone(), checked.kept.clone(), checked.halted.clone());
         let done = self.0.registry.step(move |step| {
@@ -256,7 +259,9 @@ impl Rollouts {
                 let device = step.directory().device(&id).cloned();
                 let device = device.filter(|device| device.standing == standing);
                 let device = device.ok_or_else(|| CheckInError::StandingChanged(id.clone()))?;
-                table::keep(step.tx(), &id, &kept).await?;
+                if is_kept {
+                    table::keep(step.tx(), &id, &kept).await?;
+                }
                 for write in &writes {
                     write.carry_out(step).await?;
                 }
@@ -296,8 +301,10 @@ impl Rollouts {
         let published = self.0.releases.published();
         let named = |ordered: &Ordered| {
             let published = published.as_deref()?;
-            let Ordered { product, digest, rollout } = ordered;
-            published.order(product, *digest, rollout.clone(), None)
+            let Ordered { product, digest, rollout, raise } = ordered;
+            let target = published.by_digest(product, *digest)?;
+            let raise = raise.then(|| release(target).security_version);
+            published.order(product, *digest, rollout.clone(), raise)
         };
         let mut targets = Vec::new();
         for ordered in checked.orders.iter().flatten() {

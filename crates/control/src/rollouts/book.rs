@@ -13,7 +13,7 @@ use crate::directory::{Device, Directory};
 use api::Standing;
 use api::rollout::NewRollout;
 use model::lease::HALTED_MAX;
-use model::manifest::Manifest;
+use model::manifest::{Boot, Component, Manifest};
 use model::{Counter, DeviceId, Digest, KeyId, ProductId, RolloutId, Timestamp};
 use rollout::{
     CheckIn, Command, Effect, Event, Happened, Known, Moment, Order, Permit, Phase, Plan, Position,
@@ -179,6 +179,8 @@ pub struct Ordered {
     pub digest: Digest,
     /// Of an install. The way back is ordered without one: leases name it as halted by then.
     pub rollout: Option<RolloutId>,
+    /// It runs there already, and shall be the least that boots.
+    pub raise: bool,
 }
 
 /// What a check-in comes to.
@@ -223,6 +225,8 @@ pub struct Book {
     rollouts: BTreeMap<Number, Live>,
     numbers: HashMap<RolloutId, Number>,
     followed: BTreeSet<Number>,
+    /// Of which nothing may be armed, without those that nobody can hold an order of any more.
+    halted: BTreeSet<Number>,
 }
 
 impl Book {
@@ -319,6 +323,13 @@ impl Book {
             self.rollouts.get_mut(number).expect("it was followed").forget_permits();
         }
         self.followed = followed;
+        let newest = self.rollouts.values().map(|live| live.state().seen).max().unwrap_or_default();
+        let is_named = |live: &Live| {
+            let state = live.state();
+            state.is_halted() && newest <= state.seen.after_ms(NAMED_MS)
+        };
+        let halted = self.rollouts.iter().filter(|(_, live)| is_named(live));
+        self.halted = halted.map(|(number, _)| *number).collect();
     }
 
     /// A later rollout that has begun and could reach the same devices.
@@ -413,16 +424,19 @@ impl Book {
             let saved = moved
                 .and_then(|moved| moved.permits.iter().rev().find(|(holder, _)| holder == device));
             let permit = saved.map(|(_, permit)| permit).or_else(|| live.permits.get(device));
-            let has_product = manifest.components.iter().any(|c| c.product == plan.product);
-            if permit.is_none() || !has_product || !decided.insert(plan.product.clone()) {
+            let component = manifest.components.iter().find(|c| c.product == plan.product);
+            let (Some(permit), Some(component)) = (permit, component) else { continue };
+            if !decided.insert(plan.product.clone()) {
                 continue;
             }
-            let (digest, rollout) = match order(plan, state, permit) {
+            let raises = live.order.raise && is_to_raise(plan, state, permit, component);
+            let (digest, rollout, raise) = match order(plan, state, Some(permit)) {
+                Order::Install(digest) => (digest, Some(plan.rollout.clone()), false),
+                Order::GoBack(digest) => (digest, None, false),
+                Order::Stay if raises => (plan.digest, None, true),
                 Order::Stay => continue,
-                Order::Install(digest) => (digest, Some(plan.rollout.clone())),
-                Order::GoBack(digest) => (digest, None),
             };
-            orders.push(Ordered { product: plan.product.clone(), digest, rollout });
+            orders.push(Ordered { product: plan.product.clone(), digest, rollout, raise });
         }
         orders.sort_by(|one, other| one.product.cmp(&other.product));
         orders
@@ -430,15 +444,18 @@ impl Book {
 
     /// Halted rollouts of which somebody might still hold an order, as leases name them: the newest, in order.
     pub fn halted(&self, moved: &[Moved], now: Moment) -> Vec<RolloutId> {
-        let is_named = |(number, live): &(&Number, &Live)| {
+        let is_named = |number: &&Number| {
             let moved = moved.iter().find(|moved| moved.number == **number);
-            let state = moved.map_or(live.state(), |moved| &moved.state);
+            let state = moved.map_or(self.rollouts[*number].state(), |moved| &moved.state);
             let counts = &state.counts;
             let permits = counts.known() + counts.to_go_back() + counts.went_back;
             state.is_halted() && permits > 0 && now <= state.seen.after_ms(NAMED_MS)
         };
-        let named = self.rollouts.iter().rev().filter(is_named).take(HALTED_MAX);
-        let mut named: Vec<RolloutId> = named.map(|(_, live)| live.id().clone()).collect();
+        // A check-in may be what halts a rollout; none of the others is looked at.
+        let both: BTreeSet<Number> =
+            self.halted.iter().copied().chain(moved.iter().map(|moved| moved.number)).collect();
+        let named = both.iter().rev().filter(is_named).take(HALTED_MAX);
+        let mut named: Vec<RolloutId> = named.map(|n| self.rollouts[n].id().clone()).collect();
         named.sort();
         named
     }
@@ -574,6 +591,17 @@ impl Wanted<'_> {
 fn belongs(product: &ProductId, members: &Members, device: &Device, manifest: &Manifest) -> bool {
     let component = manifest.components.iter().find(|component| component.product == *product);
     component.is_some_and(|c| members.holds(&device.id, &device.zone, &c.hardware))
+}
+
+/// A floor rises by an order of its own, after the rollout is over, and only where its release runs and is confirmed: a
+/// floor above what runs would leave nothing to boot.
+fn is_to_raise(plan: &Plan, state: &State, permit: &Permit, component: &Component) -> bool {
+    let running = component.running_image();
+    state.phase == Phase::Completed
+        && matches!(permit.known, Known::Proven | Known::Had)
+        && running.digest == plan.digest
+        && component.boot != Boot::Trial
+        && component.floor < running.security_version
 }
 
 fn meet(one: &Live, other: &Live) -> bool {

@@ -22,6 +22,9 @@ use model::{DeviceId, RolloutId};
 /// Eight signals of the longest SQL, every character escaped, and a cohort of a thousand names.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 
+/// Rollouts in the list, each with its order. One that is older is asked for by its name.
+const LISTED_MAX: usize = 100;
+
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Of {
@@ -84,7 +87,8 @@ pub(crate) async fn create(station: &Station, call: Call) -> Result<Response, Fa
 pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Failure> {
     call.expect_operator(station)?;
     let book = station.rollouts.book();
-    let rollouts = book.rollouts().rev().map(|(_, live)| told::shown(live)).collect();
+    let rollouts =
+        book.rollouts().rev().take(LISTED_MAX).map(|(_, live)| told::shown(live)).collect();
     Ok(json_answer(&Rollouts { rollouts }))
 }
 

@@ -581,13 +581,17 @@ async fn what_cannot_be_rolled_out_is_refused_with_its_reason() {
     assert_eq!(plant.tell("r-1", "start").await.refusal(), (409, "not_drawn".into()));
     let second = order(json!({ "id": "r-2", "version": "1.0.0" }));
     assert_eq!(plant.post(path::ROLLOUTS, second).await.refusal(), (409, "under_way".into()));
+    let later = order(json!({ "id": "r-3", "version": "1.0.0", "start": false }));
+    plant.create(later).await;
+    assert_eq!(plant.tell("r-3", "start").await.refusal(), (409, "under_way".into()));
+    assert_eq!(plant.told_of("r-3").await, ["rollout.create", "rollout.refused"]);
     let mut unnamed = order(json!({ "start": false }));
     unnamed.as_object_mut().unwrap().remove("id");
     assert_eq!(plant.create(unnamed.clone()).await.id, "pump-app-1.1.0-1");
     assert_eq!(plant.create(unnamed).await.id, "pump-app-1.1.0-2");
     let all: Rollouts = Got::of(plant.world.operator(Method::GET, path::ROLLOUTS)).await.json();
     let ids: Vec<&str> = all.rollouts.iter().map(|rollout| rollout.id.as_str()).collect();
-    assert_eq!(ids, ["pump-app-1.1.0-2", "pump-app-1.1.0-1", "r-1"], "newest first");
+    assert_eq!(ids, ["pump-app-1.1.0-2", "pump-app-1.1.0-1", "r-3", "r-1"], "newest first");
 }
 
 /// One wave, and one device too many for its bound.

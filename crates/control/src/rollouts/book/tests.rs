@@ -242,6 +242,65 @@ fn a_quarantined_device_gets_its_lease_and_moves_nothing() {
     }
 }
 
+/// INV-BOOT-2's order: never by confirm, never before the end, and for nobody who does not run it.
+#[test]
+fn floors_rise_after_the_end_where_the_release_runs() {
+    let mut site = Site::new();
+    let number = site.order("r-1", NEW, json!({ "waves": [{ "percent": 100 }], "raise": true }));
+    site.start(number);
+    site.open(number);
+    (1..=30).for_each(|n| drop(site.check_in(n, OLD)));
+    for n in 1..=30 {
+        assert_eq!(site.check_in(n, NEW).orders, Some(vec![]), "it is not over");
+    }
+    site.feed(number, Event::Tick);
+    let raised = site.check_in(1, NEW).orders.unwrap();
+    let product = ProductId::new("pump-app").unwrap();
+    assert_eq!(raised, [Ordered { product, digest: NEW, rollout: None, raise: true }]);
+    assert_eq!(site.check_in(2, OLD).orders, Some(vec![]), "it does not run there any more");
+    let mut done = site.sealed(3, NEW);
+    done.manifest.components[0].floor = SecurityVersion(1);
+    assert_eq!(site.book.check_in(&done, at(1), true).unwrap().orders, Some(vec![]));
+}
+
+/// Figures, not promises: `cargo test --release -p control -- --ignored a_million --nocapture`.
+#[test]
+#[ignore = "it takes a gigabyte and a minute"]
+fn a_million_devices_are_passed_over_and_check_in() {
+    const MANY: usize = 1_000_000;
+    let timed = |what: &str, count: usize, since: std::time::Instant| {
+        let took = since.elapsed();
+        println!("{what}: {took:?}, {:.0}/s", count as f64 / took.as_secs_f64());
+    };
+    let devices = (1..=MANY).map(|n| Device::clone(&device(n, Standing::Enrolled)));
+    let directory = Directory::new(1, devices);
+    let mut site = Site { book: Book::default(), directory, sequence: 0, now: 1 };
+    let since = std::time::Instant::now();
+    (1..=MANY).for_each(|n| drop(site.check_in(n, OLD)));
+    timed("first check-ins, signatures and transactions apart", MANY, since);
+    let order = json!({ "waves": [{ "percent": 10 }, { "percent": 100 }], "bound": MANY });
+    let since = std::time::Instant::now();
+    let number = site.order("r-1", NEW, order);
+    let (members, product) = {
+        let live = site.book.live(number).unwrap();
+        (live.members.clone(), live.plan().product.clone())
+    };
+    let wanted = Wanted { product: &product, members: &members, joined_by: None };
+    let (cohort, _) = site.book.cohort(&wanted, &site.directory, None, MANY);
+    timed("creating a rollout over them (its pass)", cohort.len(), since);
+    let since = std::time::Instant::now();
+    let live = site.book.live(number).unwrap();
+    let positions: Vec<_> = cohort.iter().map(|id| Position::of(live.id(), id)).collect();
+    let opened = rollout::open(positions, 100_000).unwrap();
+    timed("opening a wave of 10 % over them, after the pass", cohort.len(), since);
+    site.start(number);
+    site.feed(number, Event::Opened { wave: 0, opened: Opened { members: 3, ..opened } });
+    let since = std::time::Instant::now();
+    let issued = (1..=MANY).filter(|n| !site.check_in(*n, OLD).orders.unwrap().is_empty()).count();
+    timed("check-ins while the wave is open", MANY, since);
+    assert_eq!(issued, 100_000);
+}
+
 #[test]
 fn a_second_rollout_begins_only_where_no_other_is_under_way() {
     let mut site = Site::new();
