@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use trust::cose::{SecretKey, Signer as _};
 use trust::lease::{Leases, NotNow, Took};
-use trust::tuf::{Target, Trusted, Update};
+use trust::tuf::{Custom, Target, Trusted, Update};
 use trust::uptane::{Assessment, assess};
 
 const HOUR_US: i64 = 3_600_000_000;
@@ -304,6 +304,62 @@ async fn what_one_device_is_told_no_other_takes() {
     let told = site.told(&second, &pump.manifest(), &[], &[], site.start).await.unwrap();
     assert_eq!(pump.take(&told, site.start).unwrap_err().label(), "other_device");
     other.take(&told, site.start).unwrap();
+}
+
+/// A control plane that is not its owner's any more, with the online key and without one of the vendor's: it chooses among
+/// what the vendor has published, and makes nothing.
+#[tokio::test]
+async fn a_site_that_orders_an_image_of_its_own_installs_nothing() {
+    let site = Site::new().await;
+    let device = site.device("pump-1", Standing::Enrolled);
+    let vendors = site.vendors(site.start);
+    let images = vendors.current(site.start).unwrap();
+    let mut forger = Vendor::new(now());
+    let own = forger.publish("pump-app", "9.0.0", b"its own");
+    let published = site.order("1.1.0", None);
+    let (mut other_bytes, mut other_length) = (published.clone(), published.clone());
+    other_bytes.hashes = own.hashes.clone();
+    other_length.length += 1;
+    let mut other_words = published.clone();
+    if let Custom::Order(order) = &mut other_words.custom {
+        order.release.security_version = SecurityVersion(7);
+    }
+    for (what, order, expected) in [
+        ("an image that the vendor has not", own, "not_published"),
+        ("other bytes under the vendor's name", other_bytes, "differs"),
+        ("another length", other_length, "differs"),
+        ("other words", other_words, "differs"),
+    ] {
+        let mut pump = Pump::new("pump-1", &site.roots[0]);
+        let told = site.told(&device, &pump.manifest(), &[order], &[], site.start).await.unwrap();
+        pump.take(&told, site.start).unwrap();
+        let director = pump.trusted.current(site.start).unwrap();
+        let Assessment::Refused(refused) = assess(&director, &images, &pump.id, &pump.runs())
+        else {
+            panic!("{what} is followed");
+        };
+        assert_eq!(refused.label(), expected, "{what}: {refused}");
+    }
+}
+
+/// What was said before is shown again, by whoever is on the way or by a registry out of a backup.
+#[tokio::test]
+async fn what_a_device_was_told_before_it_does_not_take_again() {
+    let site = Site::new().await;
+    let device = site.device("pump-1", Standing::Enrolled);
+    let mut pump = Pump::new("pump-1", &site.roots[0]);
+    let order = [site.order("1.1.0", Some("r-1"))];
+    let old = site.told(&device, &pump.manifest(), &order, &[], site.start).await.unwrap();
+    pump.take(&old, site.start).unwrap();
+    let halted = [RolloutId::new("r-1").unwrap()];
+    let new = site.told(&device, &pump.manifest(), &[], &halted, site.start).await.unwrap();
+    pump.take(&new, site.start).unwrap();
+    let mut leases = Leases::new(ZoneId::new("hall").unwrap(), vec![site.key.public().clone()]);
+    assert_eq!(leases.take(&new.lease.0, 0, site.start), Ok(Took::New));
+    let before = pump.trusted.versions();
+    assert_eq!(pump.take(&old, site.start).unwrap_err().label(), "older");
+    assert_eq!(pump.trusted.versions(), before);
+    assert_eq!(leases.take(&old.lease.0, 0, site.start).unwrap_err().label(), "older");
 }
 
 /// INV-ROLL-1: whoever asks after the halt gets a lease that names it, however young the last one is.
