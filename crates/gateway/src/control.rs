@@ -31,8 +31,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const UPLINK_TIMEOUT: Duration = Duration::from_secs(60);
 /// On top of what a question for a bundle may wait at control: 32 MiB over 8 Mbit/s.
 const BUNDLE_TIMEOUT: Duration = Duration::from_secs(40);
-/// Some 20 KiB of metadata over 512 kbit/s take a third of a second; making them, less. A device tries again by itself.
-const CHECK_IN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Some 20 KiB of metadata over 512 kbit/s take a third of a second; making them, less. A device waits 20 s, its turn here
+/// included, and tries again by itself.
+const CHECK_IN_TIMEOUT: Duration = Duration::from_secs(12);
 /// The longest file of 2 MiB over 1 Mbit/s takes 17 s.
 const IMAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest image over 10 Mbit/s takes a quarter of an hour. What takes longer goes on with another question.

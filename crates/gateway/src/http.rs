@@ -76,7 +76,7 @@ const REASON_BYTES_MAX: usize = 16 * 1024;
 /// What devices' HTTP needs besides the bundle.
 pub(crate) struct Desk {
     link: Arc<Link>,
-    images: Images,
+    images: Arc<Images>,
     cache: Arc<Cache>,
     check_ins: Arc<Semaphore>,
     asking: Mutex<HashMap<DeviceId, Asking>>,

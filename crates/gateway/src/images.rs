@@ -113,25 +113,30 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    pub fn new(link: Arc<Link>, metrics: Metrics) -> Self {
+    pub fn new(link: Arc<Link>, metrics: Metrics) -> Arc<Self> {
         let (files, turns) = (Mutex::default(), Mutex::default());
-        Self { link, metrics, began: Instant::now(), files, turns }
+        Arc::new(Self { link, metrics, began: Instant::now(), files, turns })
     }
 
-    pub async fn get(&self, name: ImageName) -> Told {
+    pub async fn get(self: &Arc<Self>, name: ImageName) -> Told {
         if let Some(told) = self.look(name) {
             return told;
         }
-        let turn = self.turn(name);
-        let _turn = turn.lock().await;
+        let turn = self.turn(name).lock_owned().await;
         // Whoever had the turn before may have heard it.
         if let Some(told) = self.look(name) {
             return told;
         }
-        let reply = self.link.image(name).await;
-        let (told, is_stale) = self.files().settle(name, reply, self.began.elapsed());
-        self.metrics.images_stale.inc_by(is_stale.into());
-        told
+        let this = self.clone();
+        // To its end, also if the device hangs up: over a slow line no file would ever come whole.
+        let asked = tokio::spawn(async move {
+            let _turn = turn;
+            let reply = this.link.image(name).await;
+            let (told, is_stale) = this.files().settle(name, reply, this.began.elapsed());
+            this.metrics.images_stale.inc_by(is_stale.into());
+            told
+        });
+        asked.await.unwrap_or(Told::Away)
     }
 
     /// Those who ask for one name ask one after the other.

@@ -346,3 +346,33 @@ async fn metadata_with_a_number_is_asked_for_once_and_is_there_while_control_is_
     assert_eq!(gateway.metrics().http_answers("images", 200), 12);
     stopped(gateway).await;
 }
+
+/// Over a slow line a file comes for whoever asks next, however often those before have given up; and many who ask at once are
+/// one question.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_for_which_nobody_waited_to_the_end_is_there_for_the_next() {
+    let (site, pump, gateway) = plant(&SimDisk::new(1)).await;
+    let others: Vec<Device> = (2..6).map(|n| site.device(&format!("pump-{n}"))).collect();
+    let all: Vec<&Device> = others.iter().chain([&pump]).collect();
+    site.lets_in(&gateway, &all).await;
+    site.desk(|desk| drop(desk.images.insert("1.root.json".into(), b"root".to_vec())));
+    site.gives_up_to(0);
+    let ask = get("/v1/images/1.root.json");
+    let mut gives_up = Http::dial(gateway.local_addr(), &pump).await;
+    gives_up.send(&ask).await.unwrap();
+    site.was_asked(1).await;
+    drop(gives_up);
+    eventually("it has hung up", || gateway.metrics().connections.get() == 0).await;
+    let mut waiting = Vec::new();
+    for device in &others {
+        let mut http = Http::dial(gateway.local_addr(), device).await;
+        http.send(&ask).await.unwrap();
+        waiting.push(http);
+    }
+    site.gives_up_to(usize::MAX);
+    for mut http in waiting {
+        assert_eq!(http.answer().await.unwrap().body, b"root");
+    }
+    assert_eq!(site.asked().len(), 1);
+    stopped(gateway).await;
+}

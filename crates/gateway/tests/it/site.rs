@@ -385,6 +385,12 @@ impl Site {
         self.gives.send_replace(byte);
     }
 
+    /// Waits until so much was asked for.
+    pub async fn was_asked(&self, times: usize) {
+        let mut asked = self.asked.subscribe();
+        within("control is asked", asked.wait_for(|asked| asked.len() >= times)).await.unwrap();
+    }
+
     pub fn batches(&self) -> Vec<(model::KeyId, Counter)> {
         self.state().batches.clone()
     }
@@ -417,8 +423,10 @@ impl Site {
             desk.check_in
         } else if let Some(name) = path.strip_prefix("/v1/gateway/images/") {
             assert_eq!(leaf.role.to_string(), format!("gateway {GATEWAY}"));
-            let desk = self.state().desk.clone();
             self.asked.send_modify(|asked| asked.push((path.clone(), body)));
+            // A slow line.
+            self.gives.subscribe().wait_for(|gives| *gives > 0).await.ok()?;
+            let desk = self.state().desk.clone();
             match desk.images.get(name) {
                 _ if desk.is_away => return None,
                 Some(file) => (200, None, file.clone()),
