@@ -122,6 +122,8 @@ struct Running {
     /// Nothing is trusted: there is no check-in, and the applications run.
     checking: Option<Checking>,
     fetching: Option<Fetching>,
+    /// The gateway that is asked for images.
+    fetch_at: usize,
     check_in_at_ms: Option<u64>,
     failures: u32,
     metrics: Metrics,
@@ -162,8 +164,8 @@ struct Answered {
 /// Why a check-in brought nothing.
 #[derive(Debug)]
 enum Unanswered {
-    /// No gateway gave an answer.
-    Nobody(String),
+    /// No gateway gave an answer; the one that asked for most patience asked for so much.
+    Nobody { why: String, wait_ms: u64 },
     /// What came could not be kept.
     Disk(TrustError),
 }
@@ -248,6 +250,7 @@ impl Running {
             talk,
             checking: None,
             fetching: None,
+            fetch_at: 0,
             check_in_at_ms,
             failures: 0,
             metrics,
@@ -309,9 +312,10 @@ impl Running {
         parts.chain([check_in]).flatten().min()
     }
 
-    /// One at a time, and not before the loaders have said what runs.
+    /// One at a time, and not before the loaders have said what runs. A product of which nothing may start is not waited for.
     fn may_check_in(&self) -> bool {
-        self.talk.is_some() && self.parts.iter().all(|part| part.product.is_loaded())
+        let is_known = |part: &Ward| part.product.is_loaded() || part.load_at_ms.is_some();
+        self.talk.is_some() && self.parts.iter().all(is_known)
     }
 
     async fn woken(&mut self) -> Result<(), UpdateError> {
@@ -546,21 +550,22 @@ impl Running {
         }
         let result = match result {
             Ok(answered) => Ok(answered),
-            Err(Unanswered::Nobody(why)) => Err(why),
+            Err(Unanswered::Nobody { why, wait_ms }) => Err((why, wait_ms)),
             Err(Unanswered::Disk(TrustError::Unwritable { path, source })) if is_full(&source) => {
-                Err(format!("no room in {} for what came", path.display()))
+                Err((format!("no room in {} for what came", path.display()), 0))
             }
             Err(Unanswered::Disk(error)) => return Err(error.into()),
         };
         let answered = match result {
             Ok(answered) => answered,
-            Err(why) => {
+            Err((why, asked_ms)) => {
                 self.talk = Some(talk);
                 self.failures = self.failures.saturating_add(1);
                 self.metrics.checked_in("unanswered");
                 tracing::warn!(why, failures = self.failures, "no check-in");
                 let longest = WAIT_MS << (self.failures - 1).min(16);
-                let wait_ms = spread(longest.min(self.settings.check_in_ms.max(WAIT_MS)));
+                let wait_ms = longest.min(self.settings.check_in_ms.max(WAIT_MS)).max(asked_ms);
+                let wait_ms = spread(wait_ms);
                 self.check_in_at_ms = Some(now_ms + wait_ms);
                 return Ok(());
             }
@@ -637,8 +642,7 @@ impl Running {
     fn fetch(&mut self, part: usize, digest: model::Digest, at: u64) {
         self.stop_fetching();
         let (tell, pieces) = mpsc::channel(PIECES_MAX);
-        let first = self.talk.as_ref().map_or(0, |talk| talk.at) + self.metrics.broken as usize;
-        let place = self.gateways[first % self.gateways.len()].clone();
+        let place = self.gateways[self.fetch_at % self.gateways.len()].clone();
         let (site, tls) = (self.site.clone(), self.tls.borrow().clone());
         let task = tokio::task::spawn_local(async move {
             let last = match bring(&place, &site, &tls, &digest, at, &tell).await {
@@ -685,6 +689,8 @@ impl Running {
             }
             Err(why) => {
                 self.metrics.broken += 1;
+                // Another one may have more of it, or better.
+                self.fetch_at += 1;
                 if why == NotFetched::Wrong {
                     tracing::warn!(product = %id, "what came is not the image that was ordered");
                     self.metrics.refuse("image", "wrong_digest");
@@ -862,7 +868,7 @@ impl Call {
 
     /// Each gateway once, from the one that answered last.
     async fn try_gateways(&self, talk: &mut Talk) -> Result<Answered, Unanswered> {
-        let mut whys = Vec::new();
+        let (mut whys, mut longest_ms) = (Vec::new(), 0);
         for _ in 0..self.gateways.len() {
             let place = &self.gateways[talk.at % self.gateways.len()];
             match self.try_gateway(place, talk).await {
@@ -871,22 +877,27 @@ impl Call {
                     talk.at += usize::from(!answered.refused.is_empty());
                     return Ok(answered);
                 }
-                Err(Unanswered::Nobody(why)) => {
+                Err(Unanswered::Nobody { why, wait_ms }) => {
                     whys.push(why);
+                    longest_ms = wait_ms.max(longest_ms);
                     talk.at += 1;
                 }
                 Err(disk) => return Err(disk),
             }
         }
-        Err(Unanswered::Nobody(whys.join("; ")))
+        Err(Unanswered::Nobody { why: whys.join("; "), wait_ms: longest_ms })
     }
 
     async fn try_gateway(&self, place: &Place, talk: &mut Talk) -> Result<Answered, Unanswered> {
-        let nobody = |error: HttpError| Unanswered::Nobody(error.told());
+        let nobody = |error: HttpError| Unanswered::Nobody {
+            why: error.told(),
+            wait_ms: error.retry_after().as_millis() as u64,
+        };
         let gateway = Gateway::find(place, &self.site, &self.tls).await.map_err(nobody)?;
         let says = self.manifest(talk.director.versions(), talk.images.versions());
         let sealed = talk.manifests.seal(&says, &self.seal, &self.clock.now());
-        let message = sealed.map_err(|error| Unanswered::Nobody(error.to_string()))?;
+        let message =
+            sealed.map_err(|error| Unanswered::Nobody { why: error.to_string(), wait_ms: 0 })?;
         let answer = gateway.check_in(message).await.map_err(nobody)?;
         let mut answered = Answered {
             gateway: place.name.to_string(),

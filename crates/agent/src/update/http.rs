@@ -7,7 +7,7 @@ use crate::link::Place;
 use api::path;
 use api::update::{CHECK_IN_ANSWER_BYTES_MAX, CheckIn};
 use model::{Digest, told};
-use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, RANGE, RETRY_AFTER};
 use reqwest::{Response, StatusCode, redirect};
 use rustls::ClientConfig;
 use std::io;
@@ -22,6 +22,9 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// One answer brings no more of an image than comes in this time: then it is asked for anew, from where it is.
 const STREAM: Duration = Duration::from_secs(15 * 60);
 
+/// A gateway cannot make a device wait for longer.
+const RETRY_MAX: Duration = Duration::from_secs(300);
+
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     #[error("cannot look up `{address}`")]
@@ -35,7 +38,7 @@ pub enum HttpError {
     #[error("no word from `{gateway}` for {} s in the middle of {call}", SILENCE.as_secs())]
     Silent { gateway: String, call: &'static str },
     #[error("`{gateway}` refused {call}: expected status {expected}, found {found}")]
-    Status { gateway: String, call: &'static str, expected: u16, found: u16 },
+    Status { gateway: String, call: &'static str, expected: u16, found: u16, retry_after: Duration },
     #[error("the answer of `{gateway}` to {call} is longer than {bytes_max} bytes")]
     TooLong { gateway: String, call: &'static str, bytes_max: usize },
     #[error(
@@ -47,6 +50,14 @@ pub enum HttpError {
 }
 
 impl HttpError {
+    /// How long the gateway asked us to wait.
+    pub fn retry_after(&self) -> Duration {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => Duration::ZERO,
+        }
+    }
+
     pub fn told(&self) -> String {
         told(self)
     }
@@ -147,7 +158,12 @@ impl Gateway {
         if found == expected {
             return Ok(());
         }
-        Err(HttpError::Status { gateway: self.name.clone(), call, expected, found })
+        // In seconds (RFC 9110 §10.2.3); our gateways give no dates.
+        let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let asked =
+            asked.and_then(|text| text.parse().ok()).map_or(Duration::ZERO, Duration::from_secs);
+        let (gateway, retry_after) = (self.name.clone(), asked.min(RETRY_MAX));
+        Err(HttpError::Status { gateway, call, expected, found, retry_after })
     }
 
     /// The whole body, if it is not too long. No more is read than that.

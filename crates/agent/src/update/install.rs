@@ -17,6 +17,7 @@
 //! brings the same order, and what lies in the spare slot already is not fetched again.
 
 use super::notes::Ordered;
+use api::update::IMAGE_BYTES_MAX;
 use boot::{Reason, Slot};
 use model::SecurityVersion;
 use model::manifest::InstallEnd;
@@ -249,6 +250,15 @@ impl Installer {
     ) -> Vec<Effect> {
         if is_over(&order, newest) {
             return self.stop();
+        }
+        if install.length() > IMAGE_BYTES_MAX {
+            let mut effects = self.stop();
+            let reason = format!(
+                "image: {} bytes, and none has more than {IMAGE_BYTES_MAX}",
+                install.length()
+            );
+            effects.extend([Effect::Fail(order, reason), Effect::CheckIn]);
+            return effects;
         }
         match &mut self.stage {
             Stage::Fetching { install: now, order: known, .. } if known.is(&order) => {

@@ -11,8 +11,11 @@ const NOW: Timestamp = Timestamp(FLOOR.as_us() + 1_000_000);
 /// What both repositories say to a device that runs 1.0.0, when the Director orders this. There is no other way to an
 /// `Install`.
 fn verdict(order: &Target) -> Verdict {
-    let published = [target(V(0), 1, None), target(V(1), 1, None), target(V(2), 1, None)];
-    let mut world = World::new(NOW, &published);
+    verdict_of(&[target(V(0), 1, None), target(V(1), 1, None), target(V(2), 1, None)], order)
+}
+
+fn verdict_of(published: &[Target], order: &Target) -> Verdict {
+    let mut world = World::new(NOW, published);
     world.direct(std::slice::from_ref(order));
     let [director, images] = world.first_roots();
     let mut director = Update::begin(Trusted::from_root(&director, Some(device())).unwrap(), NOW);
@@ -210,6 +213,21 @@ fn an_image_that_is_not_to_be_had_is_asked_for_ever_more_seldom_and_one_that_is_
     );
     let effects = begun().on(Event::NotFetched(NotFetched::NoRoom), 0);
     assert!(matches!(&effects[..], [Effect::Fail(..), Effect::CheckIn]));
+}
+
+/// INV-COST-1.
+#[test]
+fn an_image_longer_than_any_is_not_begun() {
+    let long = |length| {
+        let mut target = target(V(1), 1, Some("r-1"));
+        target.length = length;
+        verdict_of(std::slice::from_ref(&target), &target)
+    };
+    let longest = long(IMAGE_BYTES_MAX);
+    assert!(matches!(&idle().on(assessed(&longest, Ok(())), 0)[..], [Effect::Fetch(..)]));
+    let too_long = long(IMAGE_BYTES_MAX + 1);
+    let effects = idle().on(assessed(&too_long, Ok(())), 0);
+    assert!(matches!(&effects[..], [Effect::Fail(..), Effect::CheckIn]), "{effects:?}");
 }
 
 #[test]
