@@ -546,7 +546,7 @@ impl Running {
         let now_ms = self.clock.now().uptime_ms;
         if went_back(&before, &[talk.director.versions(), talk.images.versions()]) {
             tracing::error!(?before, "what is trusted now is older than what was trusted before");
-            self.metrics.violate("FRESH-1");
+            self.metrics.violate("INV-FRESH-1");
         }
         let result = match result {
             Ok(answered) => Ok(answered),

@@ -14,7 +14,7 @@ pub const STATUS_FILE: &str = "update.json";
 pub const METRICS_FILE: &str = "metrics.prom";
 
 /// What this station can raise. Each stands on the page from the start, at 0.
-const INVARIANTS: [&str; 3] = ["BOOT-1", "FRESH-1", "IMG-1"];
+const INVARIANTS: [&str; 3] = ["INV-BOOT-1", "INV-FRESH-1", "INV-IMG-1"];
 
 /// A product as it is shown.
 pub struct Part {

@@ -201,10 +201,10 @@ impl Product {
         let choice = self.running?;
         let report = self.boot.report(choice.slot);
         if choice.recorded && !report.agrees {
-            return Some("BOOT-1");
+            return Some("INV-BOOT-1");
         }
         let known = self.notes.version(&Digest(choice.image.digest.0)).is_some();
-        (!known).then_some("IMG-1")
+        (!known).then_some("INV-IMG-1")
     }
 
     /// What the manifest says of it. None before the first load.

@@ -1,12 +1,9 @@
 //! A device that updates itself through gateways that do as they are told: real TLS and HTTP, real metadata, real processes out of
 //! slots. Attackers are gateways, or whoever sits behind one: each test starts from an update that works and changes one thing.
 
-#[path = "../../src/update/kit.rs"]
-#[expect(dead_code, reason = "the tests of the crate use all of it")]
-mod kit;
-
 use crate::Site;
 use crate::application::{AGENT, PATIENCE};
+use crate::kit::{self, DEVICE, World, device, hardware, product, secret, target};
 use agent::application::{self, Config};
 use agent::clock::{FLOOR, SystemClock};
 use agent::link::Place;
@@ -20,7 +17,6 @@ use api::update::CheckIn;
 use disk::{RealDisk, SharedDisk};
 use keys::ca::Profile;
 use keys::tls::{self, Alpn, ClientAuth};
-use kit::{DEVICE, World, device, hardware, product, secret, target};
 use model::manifest::{Boot, InstallEnd, Manifest};
 use model::{RolloutId, SecurityVersion, Timestamp, Value, Version};
 use std::net::SocketAddr;
@@ -348,7 +344,7 @@ async fn a_release_that_both_name_is_installed_and_proven_and_a_bad_one_is_taken
     // Back to the first, as the way back is ordered: it was overwritten, so it is fetched.
     rig.town().world.direct(&[target(V(0), 1, None)]);
     rig.until("back", |rig| rig.runs() == Some((V(0), Boot::Confirmed))).await;
-    for invariant in ["BOOT-1", "FRESH-1", "IMG-1"] {
+    for invariant in ["INV-BOOT-1", "INV-FRESH-1", "INV-IMG-1"] {
         let row = format!("plimsoll_invariant_violations_total{{invariant=\"{invariant}\"}}");
         assert!(rig.metrics().contains(&format!("{row} 0\n")), "{invariant}");
     }

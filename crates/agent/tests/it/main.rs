@@ -4,6 +4,9 @@ mod application;
 mod attackers;
 mod flash;
 mod gateway;
+#[expect(dead_code, reason = "what the crate's own tests need besides")]
+#[path = "../../src/update/kit.rs"]
+mod kit;
 mod launch;
 mod process;
 mod update;

@@ -1,13 +1,10 @@
 //! The program itself, from an order to a process that runs: a vendor, a Director, a gateway that serves both, and a device
 //! whose agent is the real one.
 
-#[expect(dead_code, reason = "what the crate's own tests need besides")]
-#[path = "../../src/update/kit.rs"]
-mod kit;
-
 use crate::Site;
 use crate::application::{AGENT, PATIENCE, executes, runs, until};
 use crate::gateway::{self, Manners, Saw};
+use crate::kit::{self, World};
 use agent::counter::Counters;
 use agent::launch::own_dir;
 use api::base64::Base64;
@@ -19,7 +16,6 @@ use keys::est::{Caller, Est, EstError, Operation, Purpose};
 use keys::identity::{self, Settings, Station};
 use keys::tls::{self, Alpn, ClientAuth, HTTP11};
 use keys::{NotAfter, UnixTime, csr};
-use kit::World;
 use model::envelope::{Algorithm, MESSAGE_BYTES_MAX};
 use model::manifest::{Boot, Component, InstallEnd, Manifest};
 use model::{Kind, ProductId, Timestamp, Value, Version, senml};
