@@ -18,6 +18,7 @@ use crate::application::{self, Application, Program};
 use crate::clock::{Clock, SystemClock};
 use crate::flash::{FileFlash, FileSlots, Look};
 use crate::supervisor::{Health, Launch, News, Order, Settings};
+use crate::update::notes::Notes;
 use anyhow::{Context, Result};
 use boot::{Boot, Phase, Slot};
 use disk::{RealDisk, SharedDisk};
@@ -89,9 +90,15 @@ pub async fn run(config: Config, mut stdin: Option<watch::Receiver<bool>>) -> Re
                     None
                 }
                 News::Over => return Ok(()),
-                News::Unhealthy { .. } | News::Ended { .. } => {
+                News::Unhealthy { .. } => {
                     running = None;
                     None
+                }
+                News::Ended { .. } => {
+                    running = None;
+                    // It has ended to make room for another one, which need not wait.
+                    let is_armed = look(&disk, &dir).is_some_and(|state| state.phase() == Phase::Armed);
+                    is_armed.then_some(Order::Restart)
                 }
                 News::Healthy(_) => None,
             },
@@ -151,10 +158,21 @@ fn load(disk: &SharedDisk, dir: &Path) -> Result<Launch> {
         slot: choice.slot,
         program: std::path::absolute(slots.path(choice.slot))?,
         digest: choice.image.digest,
-        // Nobody here needs it, and only the agent knows it.
-        version: Version::new(0, 0, 0),
+        version: version(disk, dir, &choice.image.digest),
         on_trial: choice.reason.is_trial(),
     })
+}
+
+/// For people alone: what the agent has noted may not be there, or be of a later form, and nothing depends on it.
+fn version(disk: &SharedDisk, dir: &Path, digest: &boot::Digest) -> Version {
+    let noted = Notes::read(&**disk, dir).ok();
+    let version = noted.and_then(|notes| notes.version(&model::Digest(digest.0)));
+    version.unwrap_or(Version::new(0, 0, 0))
+}
+
+/// What the journal says beside a running agent, or after one.
+fn look(disk: &SharedDisk, dir: &Path) -> Option<boot::State> {
+    Boot::open(Look::new(disk.clone(), dir)).ok().map(|boot| *boot.state())
 }
 
 /// The slot on trial, if what runs there has confirmed itself.
@@ -164,8 +182,7 @@ fn confirmed(
     running: &mut Option<(Slot, u32, bool)>,
 ) -> Option<Slot> {
     let (slot, _, on_trial) = running.as_mut().filter(|(_, _, on_trial)| *on_trial)?;
-    let boot = Boot::open(Look::new(disk.clone(), dir)).ok()?;
-    let state = boot.state();
+    let state = look(disk, dir)?;
     // Armed: it has confirmed itself, and something newer waits for the next load.
     (state.good() == *slot && state.phase() != Phase::Trying).then(|| {
         tracing::info!(%slot, "the agent has confirmed itself");
