@@ -295,6 +295,8 @@ impl Runner {
         let started = make_executable(&program.file)
             .and_then(|()| Process::start(&self.config.attendant, &program, gone))
             .and_then(|mut process| {
+                // Before anything that it says itself.
+                self.say_release(launch);
                 // Without somebody who reads, it would stop at a full pipe.
                 let (stdout, stderr) = process.output();
                 let read = self.read_output(stdout, stderr);
@@ -309,7 +311,6 @@ impl Runner {
             Ok(process) => {
                 let pid = process.pid();
                 (self.process, self.cpu, self.executed) = (Some(process), None, false);
-                self.say_release(launch);
                 Event::Started { pid }
             }
             Err(error) => Event::NotStarted(error.to_string()),
