@@ -212,12 +212,13 @@ impl Runner {
         while !is_over {
             let event = tokio::select! {
                 biased;
+                // First what has happened: who has ended is not to be called healthy.
+                Some(happened) = happened.recv() => self.heard(happened),
                 order = orders.recv(), if is_ordered => {
                     // Nobody who could give orders any more: an end.
                     is_ordered = order.is_some();
                     Some(Event::Told(order.unwrap_or(Order::End)))
                 }
-                Some(happened) = happened.recv() => self.heard(happened),
                 () = self.is_due() => Some(Event::Woken),
                 () = self.script_is_due() => { self.end_script(); None }
                 _ = samples.tick() => { self.sample(); None }

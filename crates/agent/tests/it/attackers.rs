@@ -210,7 +210,8 @@ impl Rig {
         let (chain, key) = site.issue(&device_tls);
         let tls = tls::client(Some((&chain, &key)), &[site.anchor()], Alpn::Http11).unwrap();
         let mut config = Config::new(product(), Vec::new());
-        config.settings.health.alive_ms = 20;
+        // Longer than a shell takes to start and to end on a machine that is busy.
+        config.settings.health.alive_ms = 1_000;
         config.settings.trial_ms = 60_000;
         config.attendant = AGENT.into();
         let (samples_out, samples) = mpsc::channel(1024);
