@@ -64,7 +64,7 @@ const LEAP_MAX: u64 = 1 << 30;
 /// than its metadata, and nobody reports them: four a minute for each of 20 zones, for twelve hours, twenty times over.
 const LEAD: u64 = 1 << 20;
 
-/// No two raises come sooner one after the other: each makes every gateway fetch its bundle.
+/// No two raises come sooner one after the other: each is an event, and numbers are finite.
 const RAISE_EVERY: Duration = Duration::from_secs(600);
 
 /// How long what is signed holds, and how often it is made anew.
@@ -328,8 +328,11 @@ impl Director {
     }
 
     /// A device that has seen a newer generation than there is: this registry is an old copy, and what it said next would be
-    /// refused as old: metadata and leases by devices, bundles by gateways. So all of them go on above it (DESIGN §7: a restored
-    /// control plane starts above what devices report). Returns when it did so.
+    /// refused as old. So all numbers go on above it (DESIGN §7: a restored control plane starts above what devices report).
+    /// Returns when it did so.
+    ///
+    /// The directory stays under the number that it has: who was revoked after the backup was made is not revoked in it, and
+    /// gateways keep their newer bundle, and devices what their newer lease allows, until a person has changed something in it.
     async fn stay_ahead(
         &self,
         step: &mut Step<'_>,
@@ -353,7 +356,6 @@ impl Director {
             return Ok(None);
         }
         let raised = step.raise_generation_above(seen.saturating_add(LEAD)).await?;
-        step.renew_directory().await?;
         tracing::warn!(%device, seen, known, raised, "a device has seen a newer generation than there was");
         let detail = json!({ "seen": seen, "known": known, "raised": raised });
         let subject = format!("device/{device}");

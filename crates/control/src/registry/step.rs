@@ -125,18 +125,6 @@ impl<'c> Step<'c> {
         Ok(next)
     }
 
-    /// Puts the directory, as it is, under the site's generation: gateways fetch their bundles anew, and leases name it.
-    pub async fn renew_directory(&mut self) -> Result<(), RegistryError> {
-        let generation = self.numbers.generation;
-        sqlx::query("UPDATE directory SET generation = ?")
-            .bind(stored(generation))
-            .execute(self.tx())
-            .await
-            .map_err(RegistryError::Write)?;
-        self.directory = Arc::new(self.directory.at(generation));
-        Ok(())
-    }
-
     /// Writes an event of what this step does. Returns its number.
     pub async fn say(&mut self, said: Said) -> Result<u64, RegistryError> {
         let sequence = self.numbers.events;
