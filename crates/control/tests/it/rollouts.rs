@@ -9,6 +9,8 @@ use api::release::Software;
 use api::rollout::{Rollout, RolloutDevices, Rollouts};
 use api::update::CheckIn;
 use api::{Answer, Ask, Query, QueryError, Role, path};
+use control::Limits;
+use control::director::Terms;
 use disk::{RealDisk, SharedDisk, SimDisk};
 use model::envelope::Algorithm;
 use model::lease::Lease;
@@ -23,6 +25,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use trust::cose::{self, SecretKey, Signer as _};
 
 const OLD: &[u8] = b"image 1.0.0";
@@ -294,6 +297,11 @@ fn setup_on(evidence_disk: SharedDisk, vendor: &Vendor, gauge: &Arc<Gauge>) -> S
         images: Some((Shelf::of(&vendor.files), vendor.first_root())),
         director: director_key(),
         query: gauge.clone(),
+        // No lease is due in the middle of a test.
+        limits: Limits {
+            director: Terms { lease_every: Duration::from_secs(3600), ..Terms::default() },
+            ..Limits::default()
+        },
         ..Setup::default()
     }
 }
@@ -729,4 +737,30 @@ async fn who_is_silent_counts_as_failed_until_he_shows_what_he_runs() {
     let told = plant.told_of("r-1").await;
     assert!(told.contains(&"device.silent".into()), "{told:?}");
     assert_eq!(plant.violations(), 0);
+}
+
+/// INV-COST-1. The hot path of a fleet: nothing is written for who has nothing new to say.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_in_that_says_nothing_new_writes_nothing() {
+    let mut plant = Plant::new().await;
+    plant.all_check_in().await;
+    let written = |plant: &Plant| {
+        let registry = plant.world.control.registry();
+        (registry.generation(), registry.events())
+    };
+    let file = plant.world.dir.path().join("control/registry.sqlite-wal");
+    let log = || std::fs::metadata(&file).map_or(0, |meta| meta.len());
+    let (before, bytes) = (written(&plant), log());
+    let since = std::time::Instant::now();
+    const ROUNDS: usize = 20;
+    for _ in 0..ROUNDS {
+        plant.all_check_in().await;
+    }
+    let took = since.elapsed();
+    let count = (ROUNDS * PUMPS) as f64;
+    println!("{:.0} check-ins/s, one after the other", count / took.as_secs_f64());
+    assert_eq!((written(&plant), log()), (before, bytes));
+    let path = format!("{}/pump-3/software", path::DEVICES);
+    let software: Software = Got::of(plant.world.operator(Method::GET, &path)).await.json();
+    assert!(software.number > ROUNDS as u64, "each of them counted");
 }
