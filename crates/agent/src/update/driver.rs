@@ -35,6 +35,8 @@ const PIECES_MAX: usize = 8;
 const NEWS_MAX: usize = 64;
 /// When no slot may start, it is looked at again so often: somebody may mend it by hand.
 const STUCK_MS: u64 = 60_000;
+/// How often the views are written while an image comes, piece by piece.
+const SHOW_MS: u64 = 500;
 /// How long the applications may take to end when the agent ends. Longer than a supervisor waits before it kills.
 const END_MAX: Duration = Duration::from_secs(20);
 
@@ -127,6 +129,7 @@ struct Running {
     check_in_at_ms: Option<u64>,
     failures: u32,
     metrics: Metrics,
+    show_at_ms: u64,
     /// This process is to end.
     is_over: bool,
 }
@@ -254,6 +257,7 @@ impl Running {
             check_in_at_ms,
             failures: 0,
             metrics,
+            show_at_ms: 0,
             is_over: false,
         })
     }
@@ -388,6 +392,13 @@ impl Running {
                 return Err(UpdateError::Product { product: part.id.clone(), source });
             }
         };
+        if !part.product.is_recorded() {
+            // No room for a record: the next move is made over what the journal says then.
+            self.metrics.refuse("disk", "full");
+            if let Err(error) = part.product.reopen() {
+                tracing::error!(product = %part.id, error = told(&error), "the journal was not read anew");
+            }
+        }
         if let Some(invariant) = part.product.doubts() {
             tracing::error!(product = %part.id, invariant, ?launch, "what runs is not what was ordered");
             self.metrics.violate(invariant);
@@ -414,6 +425,17 @@ impl Running {
             }
         }
         Ok(())
+    }
+
+    /// The device goes on without it. What it was for comes again with the next check-in.
+    fn not_done(&mut self, i: usize, error: &ProductError) {
+        let part = &mut self.parts[i];
+        tracing::error!(product = %part.id, error = told(error), "not done");
+        self.metrics.refuse("disk", if error.is_full() { "full" } else { "journal" });
+        if let Err(error) = part.product.reopen() {
+            // It stays as unsure as it is, and is opened again after the next attempt.
+            tracing::error!(product = %part.id, error = told(&error), "the journal was not read anew");
+        }
     }
 
     async fn carry_out(
@@ -443,7 +465,7 @@ impl Running {
                         self.fetch(i, order.digest, at);
                     }
                     Err(error) if error.is_full() => {
-                        tracing::warn!(product = %id, error = told(&error), "no room for an image");
+                        self.not_done(i, &error);
                         return Ok(Some(Event::NotFetched(NotFetched::NoRoom)));
                     }
                     Err(error) => return Err(error),
@@ -679,6 +701,13 @@ impl Running {
             }
         };
         self.stop_fetching();
+        let result = match result {
+            Err(error) if error.may_pass() => {
+                self.not_done(i, &error);
+                Ok(Err(NotFetched::NoRoom))
+            }
+            result => result,
+        };
         let id = &self.parts[i].id;
         let result =
             result.map_err(|source| UpdateError::Product { product: id.clone(), source })?;
@@ -725,9 +754,13 @@ impl Running {
         Ok(())
     }
 
-    /// For people and their tools; neither durable nor read back.
+    /// For people and their tools; neither durable nor read back. While an image comes, now and then.
     fn show(&mut self) {
         let now_ms = self.clock.now().uptime_ms;
+        if self.fetching.is_some() && now_ms < self.show_at_ms {
+            return;
+        }
+        self.show_at_ms = now_ms + SHOW_MS;
         let parts = self.parts.iter().map(|part| Shown {
             component: part.product.component(),
             product: part.id.clone(),

@@ -50,6 +50,13 @@ impl ProductError {
             _ => false,
         }
     }
+
+    /// Whether the device can go on without what was attempted: there was no space, or the journal does not make this move from
+    /// where it stands. Anything else says that the disk can be relied on no more.
+    pub fn may_pass(&self) -> bool {
+        use boot::Error::{Refused, Unsure};
+        self.is_full() || matches!(self, Self::Boot { source: Refused(_) | Unsure, .. })
+    }
 }
 
 /// A product as it leaves the factory.
@@ -142,6 +149,16 @@ impl Product {
         Ok(Self { disk, dir, notes, boot, slots, running, writing })
     }
 
+    /// After an error that may pass: what is durable is read anew.
+    pub fn reopen(&mut self) -> Result<(), ProductError> {
+        self.writing = None;
+        let flash = FileFlash::open(self.disk.clone(), &self.dir);
+        let flash = flash.map_err(|source| flash_error(&self.dir, source))?;
+        self.boot = Boot::open(flash).map_err(|source| self.boot_error(source))?;
+        self.notes = Notes::read(&*self.disk, &self.dir)?;
+        Ok(())
+    }
+
     pub fn notes(&self) -> &Notes {
         &self.notes
     }
@@ -194,6 +211,11 @@ impl Product {
     /// Whether something was chosen to run.
     pub fn is_loaded(&self) -> bool {
         self.running.is_some()
+    }
+
+    /// Whether the journal says what runs. False only when it could not be written.
+    pub fn is_recorded(&self) -> bool {
+        self.running.is_none_or(|choice| choice.recorded)
     }
 
     /// INV-BOOT-1, looked at a second time: the journal names what runs, and INV-IMG-1: what runs was ordered or provisioned.

@@ -149,3 +149,46 @@ fn a_newer_order_counts_its_own_tries_and_versions_of_what_lies_in_the_slots_sta
     notes.explain(&"ä".repeat(200));
     assert_eq!(notes.install().unwrap().reason.len(), REASON_BYTES_MAX);
 }
+
+/// Never changed: a later format has a number of its own, and this one keeps its reader.
+#[test]
+fn version_1_of_the_notes_keeps_its_bytes() {
+    let mut notes = notes();
+    notes.begin(order(1, Some("r-1")), [Some(digest(0)), None]);
+    notes.arm();
+    notes.explain("it ended");
+    let zeros = "00".repeat(32);
+    let ones = "01".repeat(32);
+    let golden = format!(
+        r#"{{
+  "format": 1,
+  "product": "pump-app",
+  "hardware": "pump-box",
+  "images": [
+    {{
+      "sha256": "{zeros}",
+      "version": "1.0.0"
+    }},
+    {{
+      "sha256": "{ones}",
+      "version": "1.1.0"
+    }}
+  ],
+  "install": {{
+    "number": 1,
+    "rollout": "r-1",
+    "sha256": "{ones}",
+    "version": "1.1.0",
+    "length": 10,
+    "security_version": 1,
+    "generation": 17,
+    "tries": 1,
+    "failed": false,
+    "reason": "it ended"
+  }}
+}}
+"#
+    );
+    assert_eq!(String::from_utf8(notes.text()).unwrap(), golden);
+    assert_eq!(Notes::parse(golden.as_bytes()), Ok(notes));
+}

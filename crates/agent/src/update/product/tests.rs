@@ -11,6 +11,7 @@ use disk::{Cuts, SimDisk, SyncMode};
 use model::Timestamp;
 use model::manifest::InstallEnd;
 use std::collections::VecDeque;
+use std::sync::LazyLock;
 
 const V: fn(u32) -> Version = |minor| Version::new(1, minor, 0);
 const NOW: Timestamp = Timestamp(FLOOR.as_us() + 1_000_000);
@@ -22,7 +23,11 @@ const BAD: u32 = 2;
 const CHECK_INS_MAX: u32 = 20;
 
 fn world() -> World {
-    World::new(NOW, &[target(V(0), 1, None), target(V(1), 1, None), target(V(BAD), 1, None)])
+    // Signed once: the sweeps ask for it hundreds of times.
+    static WORLD: LazyLock<World> = LazyLock::new(|| {
+        World::new(NOW, &[target(V(0), 1, None), target(V(1), 1, None), target(V(BAD), 1, None)])
+    });
+    WORLD.clone()
 }
 
 fn first() -> Factory {
@@ -431,8 +436,9 @@ fn world_like(world: &World) -> World {
     world
 }
 
+/// Each move of an update finds no room, and what runs goes on; once there is room, so does the update.
 #[test]
-fn a_full_disk_is_told_and_the_running_image_goes_on() {
+fn a_full_disk_stops_an_update_and_nothing_else_until_there_is_room() {
     let disk = SimDisk::new(1);
     let mut world = world();
     given(&disk, &world).unwrap();
@@ -441,15 +447,46 @@ fn a_full_disk_is_told_and_the_running_image_goes_on() {
     let mut life = Life::start(&disk, &mut world).unwrap();
     life.world.blobs.values_mut().for_each(|blob| blob.truncate(100));
     life.check_in(&mut Vec::new()).unwrap();
+    let noted = life.product.notes().install().unwrap().order.clone();
+    let product = &mut life.product;
+
     disk.set_capacity(0);
-    assert_eq!(
-        life.product.append(&[7; 6_000]).unwrap_or(Err(NotFetched::NoRoom)),
-        Err(NotFetched::NoRoom)
-    );
+    let append = product.append(&[7; 6_000]);
+    assert!(!matches!(append, Ok(Ok(()))), "{append:?}");
+    let fail = product.fail(&noted, "no room").unwrap_err();
+    assert!(fail.is_full() && fail.may_pass(), "{fail}");
+    let _ = product.reopen();
+    let (launch, reason) = product.load().unwrap();
+    assert_eq!((launch.version, reason), (V(0), Reason::Confirmed));
+    let raise = product.raise(SecurityVersion(1));
+    assert!(raise.is_ok_and(|()| true), "it is there already");
+
     disk.set_capacity(u64::MAX);
+    product.reopen().unwrap();
     drop(life);
-    let life = Life::start(&disk, &mut world).unwrap();
-    assert_eq!(life.runs(), V(0));
+    world.blobs = self::world().blobs;
+    let mut life = Life::start(&disk, &mut world).unwrap();
+    life.settles(&mut Vec::new()).unwrap();
+    assert_eq!(life.runs(), V(1));
+}
+
+/// What the journal does not do from where it stands is told and costs nothing: an agent that ended over it would end again
+/// and again.
+#[test]
+fn a_move_that_the_journal_refuses_may_pass() {
+    let disk = SimDisk::new(1);
+    given(&disk, &world()).unwrap();
+    provisioned(&disk).unwrap();
+    let mut product = Product::open(&disk.shared(), Path::new(DATA), &app()).unwrap();
+    product.load().unwrap();
+    let refused = [
+        product.confirm(boot::Slot::B).unwrap_err(),
+        product.give_up(boot::Slot::A, 1, "").unwrap_err(),
+        product.raise(SecurityVersion(9)).unwrap_err(),
+    ];
+    assert!(refused.iter().all(ProductError::may_pass), "{refused:?}");
+    let lost = ProductError::Slots { dir: DATA.into(), source: io::ErrorKind::Other.into() };
+    assert!(!lost.may_pass(), "a disk that fails is relied on no more");
 }
 
 #[test]

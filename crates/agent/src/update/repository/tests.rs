@@ -195,3 +195,20 @@ fn a_kept_lease_that_was_changed_is_forgotten_and_told() {
     assert_eq!(told, Some("`/data/trust/lease` is damaged".to_owned()));
     assert_eq!(leases.now(0), FLOOR);
 }
+
+/// Never changed. The checksum is CRC-32C (Castagnoli), as of the other text files.
+#[test]
+fn version_1_of_the_kept_lease_keeps_its_bytes() {
+    let golden = "plimsoll-lease 1 1793491200000000 00ff ";
+    let golden = format!("{golden}{:08x}\n", crc32c::crc32c(golden.as_bytes()));
+    assert_eq!(line(FLOOR, Some(&[0x00, 0xff])), golden);
+    assert_eq!(parse(golden.as_bytes()), Some((FLOOR, Some(vec![0x00, 0xff]))));
+    for bad in [
+        golden.to_uppercase(),
+        golden.replace("lease 1", "lease 2"),
+        golden.replace("00ff", "00fe"),
+    ] {
+        assert_eq!(parse(bad.as_bytes()), None, "{bad}");
+    }
+    assert_eq!(parse(line(FLOOR, None).as_bytes()), Some((FLOOR, None)));
+}
