@@ -525,6 +525,9 @@ impl Rollouts {
             let book = self.book();
             let moved = book.moved(number, events, moment(at));
             let Some(moved) = moved.filter(|moved| !moved.is_nothing()) else { return Ok(None) };
+            if book.live(number).is_some_and(|live| live.is_known(&moved)) {
+                return Ok(None);
+            }
             let writes = self.writes(&book, std::slice::from_ref(&moved), mover, at);
             (moved, writes)
         };
@@ -683,11 +686,11 @@ impl Rollouts {
             // It is asked again after its time.
             tracing::error!(rollout = %id, error = %text_of(&error), "a gate's answer was not taken");
         }
-        if held.is_some()
+        if let Some(why) = held
             && let Some(live) = self.book_mut().live_mut(number)
-            && live.held.is_some()
+            && let Some(held) = &mut live.held
         {
-            live.held = held;
+            held.why = why;
         }
     }
 

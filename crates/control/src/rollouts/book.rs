@@ -61,8 +61,29 @@ pub struct Live {
     pub permits: HashMap<DeviceId, Permit>,
     /// When permits are overdue.
     dues: BTreeSet<(Moment, DeviceId)>,
-    /// Which signal gave no number when the gate was asked the last time.
-    pub held: Option<String>,
+    /// Why the gate held when it was asked the last time. It is remembered, not kept.
+    pub held: Option<Held>,
+}
+
+/// A gate without a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    signals: Vec<String>,
+    /// In a sentence.
+    pub why: String,
+}
+
+impl Held {
+    /// `None`: it does not say that.
+    fn of(happened: &[Happened]) -> Option<Self> {
+        let held = happened.iter().filter_map(|what| match what {
+            Happened::GateHeld { signal, .. } => Some(signal.clone()),
+            _ => None,
+        });
+        let signals: Vec<String> = held.collect();
+        let why = format!("signal {:?} gave no number", signals.first()?);
+        Some(Self { signals, why })
+    }
 }
 
 impl Live {
@@ -109,6 +130,14 @@ impl Live {
 
     fn has_begun(&self) -> bool {
         self.state().started > Moment(0)
+    }
+
+    /// Whether all that a move says is that the gate holds still, for the same signals. That is told once, and not each
+    /// time that it is asked again.
+    pub fn is_known(&self, moved: &Moved) -> bool {
+        let again = Held::of(&moved.happened);
+        let same = |held: &Held| again.as_ref().is_some_and(|again| again.signals == held.signals);
+        moved.state.revision == moved.revision && self.held.as_ref().is_some_and(same)
     }
 
     /// What these events make of it, one after the other.
@@ -297,10 +326,7 @@ impl Book {
         live.saved.state = state;
         permits.into_iter().for_each(|(device, permit)| live.put(device, permit));
         if !happened.is_empty() {
-            live.held = happened.iter().find_map(|what| match what {
-                Happened::GateHeld { signal, .. } => Some(signal.clone()),
-                _ => None,
-            });
+            live.held = Held::of(&happened);
         }
         if is_another_phase {
             self.follow();

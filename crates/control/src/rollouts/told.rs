@@ -181,7 +181,9 @@ fn stage_word(stage: &Stage) -> &'static str {
 fn why(live: &Live, state: &State) -> Option<String> {
     match &state.phase {
         Phase::Halted { why } => Some(told_why(why)),
-        Phase::Running { stage: Stage::Asking { .. } } => live.held.clone(),
+        Phase::Running { stage: Stage::Asking { .. } } => {
+            live.held.as_ref().map(|held| held.why.clone())
+        }
         Phase::Reverted if state.counts.to_go_back() > 0 => {
             let left = state.counts.to_go_back();
             Some(format!("{left} devices have the release still, or might have it"))

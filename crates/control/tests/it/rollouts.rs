@@ -452,6 +452,10 @@ async fn a_gate_without_a_number_holds_and_one_beyond_its_limit_halts_and_takes_
         assert_eq!((held.phase.as_str(), held.wave), ("running", 1));
         assert!(why(&held).starts_with("signal \"flow\" gave no number"), "{held:?}");
     }
+    let path = format!("{}?subject=rollout/r-1", path::EVENTS);
+    let events: Events = Got::of(plant.world.operator(Method::GET, &path)).await.json();
+    let held = events.events.iter().filter(|event| event.action == "rollout.gate_held").count();
+    assert_eq!(held, 1, "however often it is asked again");
     // The question is one of numbers: when the wave was opened, and when the rollout began.
     let asked = plant.gauge.asked.lock().unwrap().last().unwrap().clone();
     let numbers = asked.strip_prefix("select ").unwrap().split(" - ");

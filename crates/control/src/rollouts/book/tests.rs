@@ -427,8 +427,14 @@ fn a_gate_that_held_is_told_until_something_else_happens() {
         site.feed(number, Event::Answered { question, answers: vec![answer] })
     };
     ask(&mut site, Answer::Empty);
-    assert_eq!(site.book.live(number).unwrap().held.as_deref(), Some("flow"));
+    let live = site.book.live(number).unwrap();
+    assert_eq!(live.held.as_ref().unwrap().why, "signal \"flow\" gave no number");
+    let answered = |answer| vec![Event::Answered { question, answers: vec![answer] }];
+    let again = site.book.moved(number, answered(Answer::Failed), moment(at(site.now))).unwrap();
+    assert!(!again.is_nothing() && live.is_known(&again), "it is told once");
+    let other = site.book.moved(number, answered(Answer::Number(0.0)), moment(at(site.now)));
+    assert!(!live.is_known(&other.unwrap()), "that it halts is news");
     ask(&mut site, Answer::Number(2.0));
-    assert_eq!(site.book.live(number).unwrap().held, None);
+    assert!(site.book.live(number).unwrap().held.is_none());
     assert_eq!(site.book.live(number).unwrap().state().wave, 1);
 }
