@@ -1,7 +1,7 @@
 //! An agent at work: enrols, starts the device's thread, its source, its link, its application and what updates it, and keeps
 //! its identity fresh.
 
-use crate::application;
+use crate::application::{self, Application};
 use crate::backlog::{Backlog, BacklogConfig, BacklogError, Outbox};
 use crate::clock::{Clock, SystemClock};
 use crate::counter::Counters;
@@ -596,8 +596,9 @@ impl Updating {
             let product = program.product.clone();
             let mut program = program.with_script(health_script.clone());
             program.settings.trial_ms = trial.as_millis() as u64;
-            let started = application::start(program, clock.clone(), samples.clone());
-            parts.push(Part { product, orders: started.orders, news: started.news, launched });
+            let application = application::start(program, clock.clone(), samples.clone());
+            let Application { orders, news, counts } = application;
+            parts.push(Part { product, orders, news, counts, launched });
         };
         if let Some(App { product, args, says_readings }) = app {
             let mut program = application::Config::new(product.clone(), args.clone());

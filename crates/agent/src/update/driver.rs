@@ -9,6 +9,7 @@ use super::install::{Effect, Event, Installer, NotArmed, NotFetched, Verdict};
 use super::metrics::{Metrics, Part as Shown};
 use super::product::{Begun, Product, ProductError, dir_of, order_for, verdict};
 use super::repository::{Holder, LeaseStopped, Repository, Stopped, TrustError, lease_keys};
+use crate::application::Counts;
 use crate::clock::Clock;
 use crate::link::Place;
 use crate::supervisor::{News, Order};
@@ -57,6 +58,8 @@ pub struct Part {
     pub product: ProductId,
     pub orders: mpsc::Sender<Order>,
     pub news: mpsc::Receiver<News>,
+    /// What its supervisor has counted.
+    pub counts: Arc<Counts>,
     /// The agent itself: another process was the loader, and started this slot.
     pub launched: Option<Slot>,
 }
@@ -140,6 +143,7 @@ struct Ward {
     product: Product,
     installer: Installer,
     orders: mpsc::Sender<Order>,
+    counts: Arc<Counts>,
     launched: Option<Slot>,
     started_ms: Option<u64>,
     load_at_ms: Option<u64>,
@@ -218,7 +222,7 @@ impl Running {
         let (tell, news) = mpsc::channel(NEWS_MAX);
         let mut parts = Vec::new();
         for (i, part) in updater.parts.into_iter().enumerate() {
-            let Part { product: id, orders, news, launched } = part;
+            let Part { product: id, orders, news, counts, launched } = part;
             let product = Product::open(&disk, &data, &id)
                 .map_err(|source| UpdateError::Product { product: id.clone(), source })?;
             tokio::task::spawn_local(forward(i, news, tell.clone()));
@@ -231,6 +235,7 @@ impl Running {
                 product,
                 installer,
                 orders,
+                counts,
                 launched,
                 started_ms,
                 load_at_ms,
@@ -341,9 +346,8 @@ impl Running {
         let part = &mut self.parts[i];
         match news {
             News::Load => self.load(i).await,
-            News::Started { slot, pid, on_trial } => {
+            News::Started { on_trial, .. } => {
                 part.started_ms = Some(now_ms);
-                tracing::info!(product = %part.id, %slot, pid, on_trial, "started");
                 if on_trial {
                     // It waits for a check-in, and the site for its word.
                     self.soon(now_ms);
@@ -352,14 +356,10 @@ impl Running {
             }
             News::Healthy(slot) => self.decide(i, Event::Healthy(slot)).await,
             News::Unhealthy { slot, why } => {
-                tracing::warn!(product = %part.id, %slot, %why, "failed its trial");
                 let (code, why) = (why.code(), why.to_string());
                 self.decide(i, Event::Unhealthy { slot, code, why }).await
             }
-            News::Ended { slot, how, pause_ms } => {
-                tracing::warn!(product = %part.id, %slot, how, pause_ms, "ended by itself");
-                Ok(())
-            }
+            News::Ended { .. } => Ok(()),
             News::Over => {
                 part.over = true;
                 Ok(())
@@ -767,6 +767,7 @@ impl Running {
             stage: part.installer.stage(),
             outcome: part.product.outcome(),
             written: part.product.written(),
+            counts: part.counts.clone(),
         });
         let parts: Vec<Shown> = parts.collect();
         let lease = self.talk.as_ref().map(|talk| {

@@ -3,12 +3,15 @@
 //! The agent listens on no port. `metrics.prom` is in Prometheus' text format, for whoever collects files (node_exporter's textfile
 //! collector does); its counters begin anew at each start. Both files are views: neither durable nor read back.
 
+use crate::application::Counts;
 use model::ProductId;
 use model::manifest::{Component, InstallEnd, Outcome, Trusted};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub const STATUS_FILE: &str = "update.json";
 pub const METRICS_FILE: &str = "metrics.prom";
@@ -24,6 +27,7 @@ pub struct Part {
     pub outcome: Option<Outcome>,
     /// Of the image that comes: how much of how much.
     pub written: Option<(u64, u64)>,
+    pub counts: Arc<Counts>,
 }
 
 /// Counted since the agent started. Labels are our own words: what comes from outside is never one.
@@ -88,7 +92,7 @@ impl Metrics {
     ) {
         // While a check-in is under way nobody else knows; what was shown before still holds.
         let (Some(lease), Some(versions)) = (lease, versions) else { return };
-        let now = (status(parts, lease, versions), self.text());
+        let now = (status(parts, lease, versions), self.text(parts));
         if self.shown.as_ref() == Some(&now) {
             return;
         }
@@ -103,7 +107,7 @@ impl Metrics {
         self.shown = Some(now);
     }
 
-    fn text(&self) -> String {
+    fn text(&self, parts: &[Part]) -> String {
         let mut text = String::new();
         let mut family = |name: &str, help: &str, rows: &mut dyn Iterator<Item = (String, u64)>| {
             // Writing to a String cannot fail.
@@ -152,6 +156,34 @@ impl Metrics {
             "plimsoll_agent_image_failures_total",
             "Downloads that broke off or brought something else.",
             &mut [(String::new(), self.broken)].into_iter(),
+        );
+        let of = |count: fn(&Counts) -> &AtomicU64, more: &'static str| {
+            move |part: &Part| {
+                let labels = format!("{{product=\"{}\"{more}}}", part.product);
+                (labels, count(&part.counts).load(Ordering::Relaxed))
+            }
+        };
+        family(
+            "plimsoll_agent_app_starts_total",
+            "Starts of what runs out of a slot.",
+            &mut parts.iter().map(of(|counts| &counts.starts, "")),
+        );
+        family(
+            "plimsoll_agent_app_readings_total",
+            "Readings that an application said.",
+            &mut parts.iter().map(of(|counts| &counts.readings, "")),
+        );
+        let (malformed, too_many) = (",reason=\"malformed\"", ",reason=\"too_many\"");
+        family(
+            "plimsoll_agent_app_left_out_total",
+            "Packs of an application that are none, and readings beyond what is taken in a second.",
+            &mut (parts.iter().map(of(|counts| &counts.malformed, malformed)))
+                .chain(parts.iter().map(of(|counts| &counts.too_many, too_many))),
+        );
+        family(
+            "plimsoll_agent_app_lines_total",
+            "Lines of an application that are text for people, logged or not.",
+            &mut parts.iter().map(of(|counts| &counts.lines, "")),
         );
         text
     }
@@ -210,12 +242,35 @@ mod tests {
         let mut metrics = Metrics::new(Path::new("/nowhere"));
         for invariant in INVARIANTS {
             let line = format!("plimsoll_invariant_violations_total{{invariant=\"{invariant}\"}}");
-            assert!(metrics.text().contains(&format!("{line} 0\n")), "{invariant}");
+            assert!(metrics.text(&[]).contains(&format!("{line} 0\n")), "{invariant}");
             metrics.violate(invariant);
-            assert!(metrics.text().contains(&format!("{line} 1\n")), "{invariant}");
+            assert!(metrics.text(&[]).contains(&format!("{line} 1\n")), "{invariant}");
         }
         metrics.refuse("lease", "older");
         let row = "plimsoll_agent_refused_total{what=\"lease\",reason=\"older\"} 1\n";
-        assert!(metrics.text().contains(row));
+        assert!(metrics.text(&[]).contains(row));
+    }
+
+    #[test]
+    fn an_application_is_counted_under_its_product() {
+        let counts = Arc::new(Counts::default());
+        counts.starts.store(3, Ordering::Relaxed);
+        counts.too_many.store(7, Ordering::Relaxed);
+        let part = Part {
+            product: ProductId::new("pump-app").unwrap(),
+            component: None,
+            stage: "idle",
+            outcome: None,
+            written: None,
+            counts,
+        };
+        let text = Metrics::new(Path::new("/nowhere")).text(&[part]);
+        for row in [
+            "plimsoll_agent_app_starts_total{product=\"pump-app\"} 3\n",
+            "plimsoll_agent_app_left_out_total{product=\"pump-app\",reason=\"malformed\"} 0\n",
+            "plimsoll_agent_app_left_out_total{product=\"pump-app\",reason=\"too_many\"} 7\n",
+        ] {
+            assert!(text.contains(row), "{text}");
+        }
     }
 }

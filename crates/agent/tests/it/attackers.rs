@@ -220,6 +220,7 @@ impl Rig {
             product: product(),
             orders: application.orders,
             news: application.news,
+            counts: application.counts,
             launched: None,
         };
         let (tls_out, tls) = watch::channel(tls);
