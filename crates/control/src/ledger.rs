@@ -24,7 +24,7 @@ use trust::cose::PublicKey;
 /// How soon a checkpoint that failed for a reason that may pass is tried again.
 pub const RETRY: Duration = Duration::from_secs(1);
 
-/// How long an answer waits for its checkpoint. One takes some 10 ms on a disk that syncs.
+/// How long an answer waits for its checkpoint. One takes five syncs: 50 ms on a disk that was busy with a build.
 pub const COVER_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How long what narrows waits for its checkpoint: a revocation does not wait for evidence that is slow.
