@@ -324,15 +324,19 @@ impl Plant {
         tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("no {series}"))
     }
 
-    fn end(mut self) {
+    async fn end(mut self) {
         let mut agent = self.agent.take().unwrap();
         drop(agent.stdin.take());
-        let mut status = None;
-        until("it ends", || {
-            status = agent.try_wait().unwrap();
-            status.is_some()
+        // The gateway goes on meanwhile: what the agent has left is acknowledged.
+        let ended = tokio::task::spawn_blocking(move || {
+            let mut status = None;
+            until("it ends", || {
+                status = agent.try_wait().unwrap();
+                status.is_some()
+            });
+            status.unwrap()
         });
-        assert!(status.unwrap().success());
+        assert!(ended.await.unwrap().success());
     }
 }
 
@@ -375,7 +379,7 @@ async fn a_release_that_is_ordered_runs_and_the_device_says_so_under_its_own_key
     let outcome = manifest.outcome.unwrap();
     assert_eq!(outcome.rollout.unwrap().as_str(), "r-1");
     while plant.reading("app/number").await != Value::Int(11) {}
-    plant.end();
+    plant.end().await;
 }
 
 #[tokio::test]
@@ -397,7 +401,7 @@ async fn a_release_that_fails_its_own_check_is_taken_back_once_and_its_end_is_to
         plant.until(kit::PRODUCT, has_ended(InstallEnd::Reverted)).await;
     }
     assert_eq!(std::fs::read_to_string(tries).unwrap(), "x\n");
-    plant.end();
+    plant.end().await;
 }
 
 #[tokio::test]
@@ -421,7 +425,7 @@ async fn while_its_rollout_is_halted_a_release_is_fetched_and_not_started() {
     plant.until(kit::PRODUCT, runs_confirmed(V1_1)).await;
     // It was there all the time.
     assert_eq!(plant.road.asked.lock().unwrap().len(), 1);
-    plant.end();
+    plant.end().await;
 }
 
 /// The same executable with some bytes behind it is another release of the agent.
@@ -459,7 +463,7 @@ async fn an_agent_replaces_itself_and_comes_back_when_the_new_one_is_bad() {
     assert_eq!((me.running_image().version, me.boot), (V1_1, Boot::Reverted));
     assert_eq!(executes(child_of(launcher)), Some(slot("slot-b")));
     assert_eq!(std::fs::read_to_string(tries).unwrap(), "x\nx\n");
-    plant.end();
+    plant.end().await;
 }
 
 /// The one process that a launcher has started.
