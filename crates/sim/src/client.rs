@@ -24,7 +24,7 @@ pub fn publish_once(
 ) -> Result<u8> {
     let mut socket = Timed::connect(at, TIME_MAX)?;
     let mut tls = rustls::ClientConnection::new(
-        tls::client(dir, site_ca)?,
+        tls::client(dir, site_ca, None)?,
         tls::gateway_name(gateway, site)?,
     )?;
     let mut stream = rustls::Stream::new(&mut tls, &mut socket);

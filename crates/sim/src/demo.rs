@@ -1,11 +1,14 @@
-//! `make demo`: two gateways, thirty devices, and a bad day.
+//! `make demo`: two gateways, thirty devices, and a bad day; then releases that are good, sick, and bad.
+
+mod updates;
 
 use crate::client::publish_once;
-use crate::fleet::{Fleet, Ports, SITE, Source, gateway_name};
+use crate::fleet::{Fleet, Ports, SITE, gateway_name};
 use crate::link::Link;
 use crate::message::Sealed;
 use crate::process::{run_to_end, until};
 use crate::promises::{self, Comparison, Kill, Line, Victim};
+use crate::rollouts::{self, Releases};
 use crate::{fleet, scan};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -29,7 +32,7 @@ pub struct Options {
     #[arg(long, default_value = "recordings/host.csv")]
     recording: PathBuf,
     /// The demo must be over so many seconds after its start; otherwise it says what it waited for, and fails.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 420)]
     within: u64,
 }
 
@@ -43,12 +46,18 @@ pub fn run(options: &Options) -> Result<bool> {
         format!("no recording {name}: run the demo in the project's directory")
     })?;
     let within = Duration::from_secs(options.within);
+    std::fs::create_dir_all(data)?;
+    say(start, "a vendor makes its keys, and publishes 1.0 of an application and of the gateway");
+    let releases = Releases::make(data, within)?;
     say(start, "a site is founded: its CA, its keys, control plane, bus and store");
+    let repository = releases.vendor.repository();
+    let end = Some(start + within);
     let mut demo = Demo {
         start,
         within,
         recording,
-        fleet: Fleet::found_until(data, Ports(options.port_base), Some(start + within))?,
+        fleet: Fleet::found_until(data, Ports(options.port_base), Some(&repository), end)?,
+        releases,
         runtime: tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -82,6 +91,7 @@ struct Demo {
     within: Duration,
     recording: PathBuf,
     fleet: Fleet,
+    releases: Releases,
     /// What carries the links.
     runtime: Runtime,
     links: Vec<Link>,
@@ -99,6 +109,7 @@ impl Demo {
         self.a_recorded_message_is_replayed()?;
         self.things_are_killed()?;
         self.a_key_is_rotated()?;
+        self.releases_go_out()?;
         self.everything_ends()
     }
 
@@ -117,20 +128,27 @@ impl Demo {
         for gateway in 0..2 {
             let (near, far) = (self.fleet.ports.link(gateway), self.fleet.ports.control());
             self.links.push(self.runtime.block_on(Link::lay(near, far))?);
-            self.fleet.add_gateway(near)?;
+            match gateway {
+                0 => self.fleet.add_gateway(near)?,
+                _ => {
+                    let metrics = self.fleet.ports.gateway_metrics(gateway);
+                    let health = rollouts::health_script(&self.fleet.data, metrics)?;
+                    let first = self.releases.first(rollouts::GATEWAY, vec![health])?;
+                    self.fleet.add_gateway_in_box(near, rollouts::BOX, &first)?;
+                }
+            }
         }
         self.say(&format!(
             "{} devices are made, listed, enrolled: half measure this host, half play a recording",
             self.names.len()
         ));
+        let first = self.releases.first(rollouts::PUMP, Vec::new())?;
         for (i, name) in self.names.iter().enumerate() {
-            let source = match i % 2 {
-                0 => Source::Host,
-                _ => Source::Replay { file: self.recording.clone(), speed: 2 },
-            };
-            self.fleet.add_device(name, &source, if i % 3 == 2 { &[1, 0] } else { &[0, 1] })?;
+            let gateways = if i % 3 == 2 { &[1, 0] } else { &[0, 1] };
+            let source = updates::source(i, &self.recording);
+            self.fleet.add_device(name, &source, gateways, Some(&first))?;
         }
-        Ok(())
+        self.releases.delete_builds()
     }
 
     fn everybody_is_heard(&mut self) -> Result<()> {
@@ -146,7 +164,9 @@ impl Demo {
             "SQL sees every device, and more than the files hold",
             self.fleet.patience(),
             || {
-                devices = self.count("select count(distinct device) from readings")? as usize;
+                devices = self.count(
+                    "select count(distinct device) from readings where device like 'dev-%'",
+                )? as usize;
                 readings = self.count("select count(*) from readings")? as usize;
                 // Looked at afterwards: what was in no file even now was fresh when SQL was asked.
                 in_files = scan::readings(&self.fleet.data.join("store"))?.len();

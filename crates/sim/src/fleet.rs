@@ -69,10 +69,28 @@ pub enum Source {
     Replay { file: PathBuf, speed: u32 },
 }
 
+/// An application that a device's agent runs out of its slots, and updates.
+#[derive(Clone, Debug)]
+pub struct Application {
+    pub product: &'static str,
+    pub version: &'static str,
+    /// What the factory puts into the first slot.
+    pub image: PathBuf,
+    /// What the application is started with.
+    pub args: Vec<String>,
+    /// What the agent is told of it besides.
+    pub more: Vec<String>,
+}
+
+/// The only kind of hardware that the fleet has.
+pub const HARDWARE: &str = "plimsoll-linux-amd64";
+
 #[derive(Debug)]
 pub struct Fleet {
     pub data: PathBuf,
     pub ports: Ports,
+    /// The vendor's image repository, if the site has one.
+    repository: Option<PathBuf>,
     pub control: Process,
     pub gateways: Vec<Process>,
     pub recorders: Vec<Recorder>,
@@ -94,18 +112,29 @@ pub struct Ended {
 impl Fleet {
     /// Makes a site in an empty directory and starts its control plane.
     pub fn found(data: &Path, ports: Ports) -> Result<Self> {
-        Self::found_until(data, ports, None)
+        Self::found_until(data, ports, None, None)
     }
 
-    /// A fleet that is waited for until `end` at most, whatever it is asked to do.
-    pub fn found_until(data: &Path, ports: Ports, end: Option<Instant>) -> Result<Self> {
+    /// A fleet that is waited for until `end` at most, whatever it is asked to do. `repository`: of the vendor whose releases
+    /// it installs.
+    pub fn found_until(
+        data: &Path,
+        ports: Ports,
+        repository: Option<&Path>,
+        end: Option<Instant>,
+    ) -> Result<Self> {
         std::fs::create_dir_all(data.join("logs"))?;
-        let args =
+        let mut args =
             strings(&["control", "--data", path(data)?, "--port-base", &ports.0.to_string()]);
+        if let Some(repository) = repository {
+            let root = repository.join("metadata/1.root.json");
+            args.extend(strings(&["--images", path(repository)?, "--image-root", path(&root)?]));
+        }
         let control = Process::start("control", "plimsoll", &args, &data.join("logs/control.log"))?;
         let mut fleet = Self {
             data: data.to_owned(),
             ports,
+            repository: repository.map(Path::to_owned),
             control,
             gateways: Vec::new(),
             recorders: Vec::new(),
@@ -149,6 +178,30 @@ impl Fleet {
 
     /// Admits, enrols and starts the next gateway, with its recorder in front.
     pub fn add_gateway(&mut self, control: SocketAddr) -> Result<()> {
+        let (name, args) = self.make_gateway(control)?;
+        let log = self.data.join(format!("logs/{name}.log"));
+        self.gateways.push(Process::start(&name, "plimsoll-gateway", &args, &log)?);
+        self.watch_gateway(&name)
+    }
+
+    /// The same on a box of its own, whose agent starts the gateway out of its slots and updates it: to end the agent is to
+    /// end both. The box speaks through the first gateway.
+    pub fn add_gateway_in_box(
+        &mut self,
+        control: SocketAddr,
+        box_name: &str,
+        application: &Application,
+    ) -> Result<()> {
+        let (name, args) = self.make_gateway(control)?;
+        let application = Application { args, ..application.clone() };
+        let agent = self.make_device(box_name, &Source::Host, &[0], Some(&application))?;
+        let log = self.data.join(format!("logs/{box_name}.log"));
+        self.gateways.push(Process::start(box_name, "plimsoll-agent", &agent, &log)?);
+        self.watch_gateway(&name)
+    }
+
+    /// Admits the next gateway; its name, and what it is started with.
+    fn make_gateway(&self, control: SocketAddr) -> Result<(String, Vec<String>)> {
         let number = self.gateways.len();
         let name = gateway_name(number);
         let dir = self.data.join("gateways").join(&name);
@@ -168,8 +221,13 @@ impl Fleet {
             "--site-ca",
             path(&self.site_ca())?,
         ]);
-        let log = self.data.join(format!("logs/{name}.log"));
-        self.gateways.push(Process::start(&name, "plimsoll-gateway", &args, &log)?);
+        Ok((name, args))
+    }
+
+    /// Waits for the gateway that was started last, and puts its recorder in front of it.
+    fn watch_gateway(&mut self, name: &str) -> Result<()> {
+        let number = self.gateways.len() - 1;
+        let dir = self.data.join("gateways").join(name);
         self.wait_for_gateway(number)?;
         self.recorders.push(Recorder::start(
             &strings(&[
@@ -178,7 +236,7 @@ impl Fleet {
                 "--upstream",
                 &self.ports.gateway(number).to_string(),
                 "--gateway",
-                &name,
+                name,
                 "--gateway-dir",
                 path(&dir)?,
                 "--devices",
@@ -195,8 +253,28 @@ impl Fleet {
     }
 
     /// Admits, enrols and starts a device that prefers the gateways in the given order.
-    pub fn add_device(&mut self, name: &str, source: &Source, gateways: &[usize]) -> Result<()> {
-        let dir = self.data.join("devices").join(name);
+    pub fn add_device(
+        &mut self,
+        name: &str,
+        source: &Source,
+        gateways: &[usize],
+        application: Option<&Application>,
+    ) -> Result<()> {
+        let args = self.make_device(name, source, gateways, application)?;
+        let log = self.data.join(format!("logs/{name}.log"));
+        self.devices.insert(name.to_owned(), Process::start(name, "plimsoll-agent", &args, &log)?);
+        Ok(())
+    }
+
+    /// Admits a device, with an application in its first slot; what its agent is started with.
+    fn make_device(
+        &self,
+        name: &str,
+        source: &Source,
+        gateways: &[usize],
+        application: Option<&Application>,
+    ) -> Result<Vec<String>> {
+        let dir = self.device_dir(name);
         self.make(name, &dir, "device")?;
         let mut args = strings(&[
             "run",
@@ -223,9 +301,40 @@ impl Fleet {
                 "--loop",
             ])),
         }
-        let log = self.data.join(format!("logs/{name}.log"));
-        self.devices.insert(name.to_owned(), Process::start(name, "plimsoll-agent", &args, &log)?);
+        if let Some(application) = application {
+            self.provision(&dir, application)?;
+            args.extend(self.application_args(application)?);
+        }
+        Ok(args)
+    }
+
+    /// What a factory does: the first image.
+    fn provision(&self, dir: &Path, application: &Application) -> Result<()> {
+        let Application { product, version, image, .. } = application;
+        let words = ["provision", "--data", path(dir)?, "--product", product];
+        let of_image =
+            ["--hardware", HARDWARE, "--release", version, "--security-version", "1", path(image)?];
+        run_to_end("plimsoll-agent", &[&words[..], &of_image].concat(), self.patience())?;
         Ok(())
+    }
+
+    fn application_args(&self, application: &Application) -> Result<Vec<String>> {
+        let repository = self.repository.as_ref().context("this site has no vendor")?;
+        let mut args = strings(&[
+            "--director-root",
+            path(&self.data.join("director/1.root.json"))?,
+            "--image-root",
+            path(&repository.join("metadata/1.root.json"))?,
+            "--app",
+            application.product,
+        ]);
+        args.extend(application.args.iter().map(|arg| format!("--app-arg={arg}")));
+        args.extend(application.more.iter().cloned());
+        Ok(args)
+    }
+
+    pub fn device_dir(&self, name: &str) -> PathBuf {
+        self.data.join("devices").join(name)
     }
 
     /// What a factory and an owner do: the device makes its key, the maker signs it, the owner lists it.

@@ -36,7 +36,7 @@ pub fn run(options: &Options) -> Result<bool> {
     let recording = options.recording.canonicalize()?;
     for (i, name) in names.iter().enumerate() {
         let source = Source::Replay { file: recording.clone(), speed: 20 };
-        fleet.add_device(name, &source, if i % 2 == 0 { &[0, 1] } else { &[1, 0] })?;
+        fleet.add_device(name, &source, if i % 2 == 0 { &[0, 1] } else { &[1, 0] }, None)?;
     }
     until("every device is heard", PATIENCE, || {
         let acks = fleet.record()?;

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Beside the record lies `<device>.last`: the newest acknowledged message of each device, for those who replay it.
-//! Orders come on standard input: `pause DEVICE` cuts a device off and keeps it off, `resume DEVICE` lets it back.
+//! What a device says in HTTP (check-ins, metadata, images) passes unread. Orders come on standard input: `pause DEVICE` cuts a device off and keeps it off, `resume DEVICE` lets it back.
 
 use crate::message::Sealed;
 use crate::mqtt::{self, Splitter};
@@ -101,6 +101,7 @@ impl Recorder {
     async fn carry(&self, socket: TcpStream, acceptor: tokio_rustls::TlsAcceptor) -> Result<()> {
         socket.set_nodelay(true)?;
         let down = acceptor.accept(socket).await?;
+        let is_http = down.get_ref().1.alpn_protocol() == Some(tls::HTTP);
         let device = {
             let certificates =
                 down.get_ref().1.peer_certificates().context("no client certificate")?;
@@ -114,11 +115,20 @@ impl Recorder {
         if paused.borrow_and_update().contains(&device) {
             return Ok(());
         }
-        let config = tls::client(&self.options.devices.join(&device), &self.options.site_ca)?;
+        let dir = self.options.devices.join(&device);
+        let config = tls::client(&dir, &self.options.site_ca, is_http.then_some(tls::HTTP))?;
         let upstream = TcpStream::connect(self.options.upstream).await?;
         upstream.set_nodelay(true)?;
         let name = tls::gateway_name(&self.options.gateway, &self.options.site)?;
         let up = tokio_rustls::TlsConnector::from(config).connect(name, upstream).await?;
+        if is_http {
+            let (mut down, mut up) = (down, up);
+            tokio::select! {
+                _ = tokio::io::copy_bidirectional(&mut down, &mut up) => {}
+                _ = paused.wait_for(|set| set.contains(&device)) => {}
+            }
+            return Ok(());
+        }
         let pending = Mutex::new(HashMap::new());
         let (mut device_in, mut device_out) = tokio::io::split(down);
         let (mut gateway_in, mut gateway_out) = tokio::io::split(up);

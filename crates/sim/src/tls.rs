@@ -8,6 +8,9 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::path::Path;
 use std::sync::Arc;
 
+/// What names HTTP/1.1 in a handshake (RFC 7301).
+pub const HTTP: &[u8] = b"http/1.1";
+
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
@@ -25,8 +28,8 @@ fn identity(dir: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'
     Ok((chain, PrivateKeyDer::from_pem_file(dir.join("tls.key"))?))
 }
 
-/// Speaks as the device or gateway whose directory this is.
-pub fn client(dir: &Path, site_ca: &Path) -> Result<Arc<ClientConfig>> {
+/// Speaks as the device or gateway whose directory this is: MQTT, or what `alpn` names.
+pub fn client(dir: &Path, site_ca: &Path, alpn: Option<&[u8]>) -> Result<Arc<ClientConfig>> {
     let (chain, key) =
         identity(dir).with_context(|| format!("no identity in {}", dir.display()))?;
     let mut config = ClientConfig::builder_with_provider(provider())
@@ -34,6 +37,7 @@ pub fn client(dir: &Path, site_ca: &Path) -> Result<Arc<ClientConfig>> {
         .with_root_certificates(anchors(site_ca)?)
         .with_client_auth_cert(chain, key)?;
     config.resumption = rustls::client::Resumption::disabled();
+    config.alpn_protocols = alpn.map(<[u8]>::to_vec).into_iter().collect();
     Ok(Arc::new(config))
 }
 
@@ -49,6 +53,7 @@ pub fn server(dir: &Path, site_ca: &Path) -> Result<Arc<ServerConfig>> {
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)?;
     config.send_tls13_tickets = 0;
+    config.alpn_protocols = vec![HTTP.to_vec()];
     Ok(Arc::new(config))
 }
 

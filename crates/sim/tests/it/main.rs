@@ -1,5 +1,7 @@
 //! Promises over the real processes. They need the product's executables beside this one (`make test` builds them).
 
+mod gates;
+
 use sim::kills;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
