@@ -89,7 +89,7 @@ impl Releases {
         let image = self.image(product, "1.0.0")?.to_owned();
         let mut all: Vec<String> = [
             "--check-in-ms=1000",
-            "--halt-within-ms=10000",
+            "--halt-within-ms=20000",
             "--trial-ms=20000",
             &format!("--download-rate={DOWNLOAD_BYTES_PER_S}"),
         ]
