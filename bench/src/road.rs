@@ -104,7 +104,7 @@ fn enrol(fleet: &mut Fleet, options: &Options) -> Result<Vec<PathBuf>> {
     let source = Source::Replay { file: options.recording.canonicalize()?, speed: 1 };
     let names: Vec<String> = (1..=options.clients).map(|n| format!("load-{n}")).collect();
     for name in &names {
-        fleet.add_device(name, &source, &[0])?;
+        fleet.add_device(name, &source, &[0], None)?;
         fleet.wait_for_acks(name, None, 1)?;
         fleet.devices.get_mut(name).context("it was added")?.end(Duration::from_secs(20))?;
     }

@@ -80,7 +80,7 @@ impl Releases {
         version: &'static str,
     ) -> Result<()> {
         self.publish(product, version)?;
-        fleet.cli(&["releases", "refresh"])?;
+        fleet.cli(&["releases", "--refresh"])?;
         Ok(())
     }
 
