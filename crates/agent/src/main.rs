@@ -18,6 +18,7 @@ use model::envelope::Algorithm;
 use model::{HardwareId, ProductId, SecurityVersion, Version};
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -175,6 +176,9 @@ struct Run {
     /// Nothing is armed under a lease that was issued longer ago, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1_000..=86_400_000))]
     halt_within_ms: u64,
+    /// Load images no faster than so many bytes a second; at least 1024, at most 1 GiB.
+    #[arg(long, value_name = "BYTES", value_parser = rate)]
+    download_rate: Option<NonZeroU64>,
     /// How long an image on trial may take to show that it is well, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 120_000, value_parser = clap::value_parser!(u64).range(1_000..=86_400_000))]
     trial_ms: u64,
@@ -213,6 +217,12 @@ fn speed(text: &str) -> Result<f64, String> {
         Ok(speed) if speed.is_finite() && speed > 0.0 => Ok(speed),
         _ => Err(format!("expected a number above 0, found {text:?}")),
     }
+}
+
+fn rate(text: &str) -> Result<NonZeroU64, String> {
+    let rate = text.parse().ok().filter(|rate| (1024..=1 << 30).contains(rate));
+    rate.and_then(NonZeroU64::new)
+        .ok_or_else(|| format!("expected 1024 to 1073741824 bytes a second, found {text:?}"))
 }
 
 fn full(text: &str) -> Result<Full, String> {
@@ -264,6 +274,7 @@ impl Run {
                 image_root: self.image_root,
                 check_in_ms: self.check_in_ms,
                 halt_within_ms: self.halt_within_ms,
+                download_rate: self.download_rate,
             },
             app,
             trial: Duration::from_millis(self.trial_ms),

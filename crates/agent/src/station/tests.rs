@@ -78,6 +78,7 @@ fn config(dir: &Path) -> Config {
                 image_root: None,
                 check_in_ms: 60_000,
                 halt_within_ms: 60_000,
+                download_rate: None,
             },
             app: None,
             trial: Duration::from_secs(120),

@@ -19,6 +19,7 @@ use model::manifest::{Component, InstallEnd, Manifest, Outcome, Trusted};
 use model::{DeviceId, ProductId, told};
 use rustls::ClientConfig;
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub check_in_ms: u64,
     /// Nothing is armed under a lease that was issued longer ago (INV-ROLL-1).
     pub halt_within_ms: u64,
+    /// Images are loaded no faster than so many bytes a second.
+    pub download_rate: Option<NonZeroU64>,
 }
 
 /// A product and the ends of its supervisor.
@@ -666,8 +669,9 @@ impl Running {
         let (tell, pieces) = mpsc::channel(PIECES_MAX);
         let place = self.gateways[self.fetch_at % self.gateways.len()].clone();
         let (site, tls) = (self.site.clone(), self.tls.borrow().clone());
+        let rate = self.settings.download_rate;
         let task = tokio::task::spawn_local(async move {
-            let last = match bring(&place, &site, &tls, &digest, at, &tell).await {
+            let last = match bring(&place, &site, &tls, &digest, at, rate, &tell).await {
                 Ok(()) => Piece::End,
                 Err(error) => Piece::Broken(error.told()),
             };
@@ -812,11 +816,19 @@ async fn bring(
     tls: &ClientConfig,
     digest: &model::Digest,
     at: u64,
+    rate: Option<NonZeroU64>,
     tell: &mpsc::Sender<Piece>,
 ) -> Result<(), HttpError> {
     let gateway = Gateway::find(place, site, tls).await?;
     let mut stream = gateway.image(digest, at).await?;
+    let mut due = tokio::time::Instant::now();
     while let Some(bytes) = stream.next().await? {
+        if let Some(rate) = rate {
+            // Not asking for more is what holds the sender back: TCP does the rest.
+            due += Duration::from_secs(bytes.len() as u64)
+                / u32::try_from(rate.get()).unwrap_or(u32::MAX);
+            tokio::time::sleep_until(due).await;
+        }
         if tell.send(Piece::Bytes(bytes)).await.is_err() {
             return Ok(());
         }
