@@ -133,7 +133,9 @@ impl Demo {
                 _ => {
                     let metrics = self.fleet.ports.gateway_metrics(gateway);
                     let health = rollouts::health_script(&self.fleet.data, metrics)?;
-                    let first = self.releases.first(rollouts::GATEWAY, vec![health])?;
+                    let first = self
+                        .releases
+                        .first(rollouts::GATEWAY, vec![health, "--app-is-silent".into()])?;
                     self.fleet.add_gateway_in_box(near, rollouts::BOX, &first)?;
                 }
             }

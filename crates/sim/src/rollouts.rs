@@ -126,8 +126,13 @@ pub fn health_script(data: &Path, gateway_metrics: std::net::SocketAddr) -> Resu
     let file = data.join("box-health.sh");
     let port = gateway_metrics.port();
     let text = format!(
-        "#!/bin/bash\nexec 3<>/dev/tcp/127.0.0.1/{port} || exit 1\n\
-         printf 'GET /healthz HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3\nread -r line <&3\n[[ $line == *' 200 '* ]]\n"
+        "#!/bin/bash\n\
+         at=/dev/tcp/127.0.0.1/{port}\n\
+         (exec 3<>$at) 2>/dev/null || exit 75\n\
+         exec 3<>$at\n\
+         printf 'GET /healthz HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3\n\
+         read -r line <&3\n\
+         [[ $line == *' 200 '* ]] || exit 75\n"
     );
     std::fs::write(&file, text)?;
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755))?;
