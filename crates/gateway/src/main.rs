@@ -115,9 +115,13 @@ impl Options {
 
 fn main() -> anyhow::Result<()> {
     let Command::Run(options) = Cli::parse().command;
+    use std::io::IsTerminal as _;
     let filter = tracing_subscriber::EnvFilter::try_from_env("PLIMSOLL_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     // A line that cannot be written would be told where it could not be written, and that panics: the disk that holds the
     // log may be full.
     let log = log.log_internal_errors(false);

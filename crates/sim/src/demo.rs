@@ -188,8 +188,7 @@ impl Demo {
     fn a_device_roams(&mut self) -> Result<()> {
         let roamer = self.names[0].clone();
         self.say(&format!("{roamer} roams from gw-1 to gw-2"));
-        self.fleet.devices[&roamer].signal(Signal::HUP)?;
-        self.fleet.wait_for_acks(&roamer, Some(1), 3)?;
+        self.fleet.move_to(&roamer, 1, 3)?;
         let by =
             |gateway| Ok::<_, anyhow::Error>(self.fleet.acks_of(&roamer, Some(gateway))?.len());
         let (first, second) = (by(0)?, by(1)?);
@@ -208,8 +207,7 @@ impl Demo {
         self.links[0].cut();
         self.fleet.wait_for_acks(&mover, Some(0), 3)?;
         self.say(&format!("{mover} moves on to gw-2; what gw-1 acknowledged is only in its spool"));
-        self.fleet.devices[&mover].signal(Signal::HUP)?;
-        self.fleet.wait_for_acks(&mover, Some(1), 3)?;
+        self.fleet.move_to(&mover, 1, 3)?;
         let spooled = self.fleet.gateway_metric(0, "plimsoll_gateway_spool_records")?;
         self.say(&format!("gw-1 comes back with {spooled} messages in its spool"));
         self.links[0].mend();
@@ -305,8 +303,7 @@ impl Demo {
         let before = self.fleet.record()?;
         self.fleet.gateways[number].start_again()?;
         self.fleet.wait_for_gateway(number)?;
-        self.fleet.devices[&witness].signal(Signal::HUP)?;
-        self.fleet.wait_for_acks(&witness, Some(number), 3)?;
+        self.fleet.move_to(&witness, number, 3)?;
         let after = self.fleet.record()?;
         self.kills.push(Kill { victim: Victim::Gateway { gateway, witness }, before, after });
         Ok(())

@@ -20,6 +20,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a process may take to end after SIGTERM: a device tries for two seconds to send what it has.
 const GOODBYE: Duration = Duration::from_secs(20);
 
+/// How long a device that was told to move on may take to be heard elsewhere, before it is told again.
+const MOVE: Duration = Duration::from_secs(5);
+
 /// What a page of metrics may come to.
 const METRICS_BYTES_MAX: u64 = 4 << 20;
 
@@ -385,6 +388,24 @@ impl Fleet {
         let wanted = self.acks_of(device, gateway)?.len() + more;
         until(&format!("{more} more acknowledged messages of {device}"), self.patience(), || {
             Ok(self.acks_of(device, gateway)?.len() >= wanted)
+        })
+    }
+
+    /// Has a device move on until a gateway has acknowledged `more` messages of it. A device that was just looking for a
+    /// gateway by itself may pass by the one that it was sent to, and is sent again.
+    pub fn move_to(&self, device: &str, gateway: usize, more: usize) -> Result<()> {
+        let wanted = self.acks_of(device, Some(gateway))?.len() + more;
+        let name = gateway_name(gateway);
+        let mut sent: Option<Instant> = None;
+        until(&format!("{device} is heard by {name}"), self.patience(), || {
+            let acks = self.acks_of(device, None)?;
+            let newest = acks.iter().max_by_key(|ack| (ack.sealed.epoch, ack.sealed.sequence));
+            let is_there = newest.is_some_and(|ack| ack.gateway == name);
+            if !is_there && sent.is_none_or(|at| at.elapsed() > MOVE) {
+                self.devices[device].signal(Signal::HUP)?;
+                sent = Some(Instant::now());
+            }
+            Ok(acks.iter().filter(|ack| ack.gateway == name).count() >= wanted)
         })
     }
 

@@ -19,6 +19,9 @@ pub const BOX: &str = "box-2";
 /// How fast agents load, so that a power cut can fall into the middle of it.
 const DOWNLOAD_BYTES_PER_S: u64 = 4 * 1024 * 1024;
 
+/// What new devices come with.
+const FIRST: &str = "1.0.0";
+
 /// The application's memory, beyond which the fleet's owner takes it for a leak, in bytes.
 pub const RSS_MAX: f64 = 24e6;
 
@@ -43,7 +46,7 @@ impl Releases {
             Ok(())
         };
         for (version, name) in [
-            ("1.0.0", "pump-app-1-0"),
+            (FIRST, "pump-app-1-0"),
             ("1.1.0", "pump-app-1-1"),
             ("1.2.0", "pump-app-1-2"),
             ("1.3.0", "pump-app-1-3"),
@@ -51,15 +54,15 @@ impl Releases {
             put(PUMP, version, &std::fs::read(binary(name)?)?)?;
         }
         let gateway = std::fs::read(binary(GATEWAY)?)?;
-        put(GATEWAY, "1.0.0", &gateway)?;
+        put(GATEWAY, FIRST, &gateway)?;
         // The loader of ELF files does not look at what stands behind the last section: another build, by its digest.
         put(GATEWAY, "1.1.0", &[&gateway[..], b"\nbuild 1.1.0\n"].concat())?;
         // The mistake of a release engineer: a program that runs, and is no gateway.
         put(GATEWAY, "1.2.0", &[&std::fs::read(binary("pump-app-1-0")?)?[..], b"\n"].concat())?;
         let vendor = Vendor::found(&data.join("vendor"), patience)?;
         let made = Self { vendor, images };
-        made.publish(PUMP, "1.0.0")?;
-        made.publish(GATEWAY, "1.0.0")?;
+        made.publish(PUMP, FIRST)?;
+        made.publish(GATEWAY, FIRST)?;
         Ok(made)
     }
 
@@ -72,7 +75,7 @@ impl Releases {
         Ok(image.with_context(|| format!("no build of {product} {version}"))?)
     }
 
-    /// Publishes, and has control read the repository.
+    /// Publishes, has control read the repository, and keeps no copy where it was built.
     pub fn release(
         &self,
         fleet: &Fleet,
@@ -80,13 +83,14 @@ impl Releases {
         version: &'static str,
     ) -> Result<()> {
         self.publish(product, version)?;
+        std::fs::remove_file(self.image(product, version)?)?;
         fleet.cli(&["releases", "--refresh"])?;
         Ok(())
     }
 
     /// What a new device starts with.
     pub fn first(&self, product: &'static str, more: Vec<String>) -> Result<Application> {
-        let image = self.image(product, "1.0.0")?.to_owned();
+        let image = self.image(product, FIRST)?.to_owned();
         let mut all: Vec<String> = [
             "--check-in-ms=1000",
             "--halt-within-ms=20000",
@@ -96,12 +100,13 @@ impl Releases {
         .map(str::to_owned)
         .into();
         all.extend(more);
-        Ok(Application { product, version: "1.0.0", image, args: Vec::new(), more: all })
+        Ok(Application { product, version: FIRST, image, args: Vec::new(), more: all })
     }
 
-    /// After this, whatever runs came by the road: no copy of an image lies where it was built.
+    /// After this, whatever runs came by the road: no copy of an image lies where it was built, but of those that are not
+    /// published yet.
     pub fn delete_builds(&self) -> Result<()> {
-        for image in self.images.values() {
+        for (_, image) in self.images.iter().filter(|((_, version), _)| *version == FIRST) {
             std::fs::remove_file(image)?;
         }
         let beside_us = binary("pump-app-1-0")?;
@@ -143,7 +148,7 @@ pub fn health_script(data: &Path, gateway_metrics: std::net::SocketAddr) -> Resu
 pub fn leak_signal(at_most: f64) -> Value {
     json!({
         "name": "memory",
-        "sql": "select max(value) from readings where series = 'app/rss' \
+        "sql": "select max(value) from readings where series = 'app/rss' and device like 'dev-%' \
                 and received_at >= to_timestamp_millis($opened_ms)",
         "at_most": at_most
     })

@@ -194,7 +194,7 @@ impl Demo {
         self.say("gw-2 is cut off from the control plane, and updated with a full spool: its box speaks through gw-1");
         let mover = self.names[2].clone();
         self.links[1].cut();
-        self.fleet.devices[&mover].signal(rustix::process::Signal::HUP)?;
+        self.fleet.move_to(&mover, 1, 3)?;
         until("messages wait in gw-2", self.fleet.patience(), || {
             Ok(self.fleet.gateway_metric(1, "plimsoll_gateway_spool_records")? >= 5.0)
         })?;
