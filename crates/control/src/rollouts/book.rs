@@ -258,6 +258,15 @@ pub struct Book {
     halted: BTreeSet<Number>,
 }
 
+/// What a device runs because of a rollout, as it was last ordered: to name it on is no new word of the Director.
+fn led_to(plan: &Plan, permit: &Permit) -> Option<(Digest, Option<RolloutId>)> {
+    match permit.known {
+        Known::Proven | Known::Had => Some((plan.digest, Some(plan.rollout.clone()))),
+        Known::WentBack => Some((permit.was, None)),
+        _ => None,
+    }
+}
+
 impl Book {
     /// What was read from the registry: rollouts in order, and afterwards the permits of those that are followed.
     pub fn new(
@@ -438,7 +447,9 @@ impl Book {
         Ok(CheckedIn { device: device.id.clone(), kept, is_new, moved, orders, halted })
     }
 
-    /// Of each product the newest rollout that has reached this device decides, also if it says nothing.
+    /// Of each product the newest rollout that has reached this device decides, also if it says nothing. What it has led the
+    /// device to is named as long as the device runs it: the Director says what a device is to run, and not only what it is to
+    /// install.
     fn orders(&self, device: &DeviceId, manifest: &Manifest, moved: &[Moved]) -> Vec<Ordered> {
         let mut decided = BTreeSet::new();
         let mut orders = Vec::new();
@@ -460,7 +471,12 @@ impl Book {
                 Order::Install(digest) => (digest, Some(plan.rollout.clone()), false),
                 Order::GoBack(digest) => (digest, None, false),
                 Order::Stay if raises => (plan.digest, None, true),
-                Order::Stay => continue,
+                Order::Stay => match led_to(plan, permit) {
+                    Some((digest, by)) if digest == component.running_image().digest => {
+                        (digest, by, false)
+                    }
+                    _ => continue,
+                },
             };
             orders.push(Ordered { product: plan.product.clone(), digest, rollout, raise });
         }

@@ -209,12 +209,16 @@ impl Plant {
         Lease::decode(lease.payload()).unwrap()
     }
 
-    /// Says which pumps have an order.
+    /// Says which pumps are ordered something else than they run.
     async fn all_check_in(&mut self) -> Vec<usize> {
         for n in 0..PUMPS {
             self.check_in(n).await;
         }
-        (0..PUMPS).filter(|n| self.pumps[*n].order.is_some()).collect()
+        let is_to_change = |n: &usize| {
+            let pump = &self.pumps[*n];
+            pump.order.as_ref().is_some_and(|(digest, _)| *digest != pump.running)
+        };
+        (0..PUMPS).filter(is_to_change).collect()
     }
 
     /// They do as they were told, and show it.

@@ -192,8 +192,14 @@ fn a_wave_of_ten_percent_reaches_three_devices_and_they_alone_are_ordered() {
     assert_eq!((orders.len(), orders[0].digest), (1, NEW));
     assert_eq!(orders[0].rollout.as_ref().unwrap().as_str(), "r-1");
     let proven = site.check_in(reached[0], NEW);
-    assert_eq!(proven.orders, Some(vec![]), "it runs what it should");
+    assert_eq!(proven.orders, Some(orders), "the Director goes on naming what it runs");
     assert_eq!(site.book.live(number).unwrap().state().counts.proven, 1);
+    let fell_back = site.check_in(reached[0], OLD);
+    assert_eq!(
+        fell_back.orders,
+        Some(vec![]),
+        "what it does not run any more is not ordered again"
+    );
 }
 
 /// INV-ROLL-1.
@@ -370,7 +376,7 @@ fn a_device_is_told_to_go_back_outside_of_the_rollouts_name() {
     site.feed(number, Event::OpenedBack { wave: 0, last: Position::LAST });
     let back = site.check_in(1, NEW).orders.unwrap();
     assert_eq!((back[0].digest, &back[0].rollout), (OLD, &None));
-    assert_eq!(site.check_in(1, OLD).orders, Some(vec![]));
+    assert_eq!(site.check_in(1, OLD).orders, Some(back));
 }
 
 #[test]
