@@ -282,6 +282,22 @@ impl Plant {
         words
     }
 
+    /// Nothing is on its way to the log, and no file of it is being replaced.
+    async fn all_is_covered(&self) {
+        let all = async {
+            loop {
+                let got = Got::of(self.world.operator(Method::GET, path::EVENTS)).await;
+                let events: Events = got.json();
+                if events.next.is_none()
+                    && events.events.last().is_some_and(|last| last.sequence < events.covered)
+                {
+                    return;
+                }
+            }
+        };
+        in_time("every event is covered", all).await;
+    }
+
     fn violations(&self) -> u64 {
         self.world.metric("plimsoll_invariant_violations_total")
     }
@@ -663,6 +679,7 @@ async fn a_full_evidence_log_lets_no_permit_out_and_a_halt_through() {
     let mut plant = Plant::on(disk.shared()).await;
     plant.create(order(json!({}))).await;
     plant.stage("r-1", 1, "installing").await;
+    plant.all_is_covered().await;
     disk.set_capacity(disk.used());
     // The first canary finds out that its permit cannot be logged: it is kept, and does not leave.
     let mut behind = 0;
