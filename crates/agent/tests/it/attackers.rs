@@ -241,6 +241,7 @@ impl Rig {
                 image_root: gives_roots.then(|| path("images.json")),
                 check_in_ms: 250,
                 halt_within_ms: 600_000,
+                download_rate: None,
             },
             stop: stopped,
         };
