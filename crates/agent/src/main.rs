@@ -10,6 +10,7 @@ use agent::sources::replay::AsOf;
 use agent::station::{self, App, Config, Source, Updates};
 use agent::status;
 use agent::update::driver::Settings;
+use agent::update::metrics;
 use agent::update::product::Factory;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -384,6 +385,28 @@ fn show_status(data: &Path, json: bool) -> Result<()> {
             "{}",
             text.trim().replace(['{', '}', '"'], "").replace(',', "\n").replace(':', " ")
         );
+        show_products(data);
     }
     Ok(())
+}
+
+/// A line for each product; none when there is nothing to update. The file is a view of ours: what is not as we write it is left
+/// out.
+fn show_products(data: &Path) {
+    let text = std::fs::read_to_string(data.join(metrics::STATUS_FILE)).unwrap_or_default();
+    let Ok(shown) = serde_json::from_str::<serde_json::Value>(&text) else { return };
+    for part in shown["products"].as_array().into_iter().flatten() {
+        let word = |value: &serde_json::Value| value.as_str().unwrap_or("-").to_owned();
+        let (running, install) = (&part["running"], &part["install"]);
+        println!(
+            "{} runs {} ({}), {}; newest order {}: {} {}",
+            word(&part["product"]),
+            word(&running["version"]),
+            word(&running["boot"]),
+            word(&part["stage"]),
+            word(&install["rollout"]),
+            word(&install["end"]),
+            word(&install["reason"]),
+        );
+    }
 }

@@ -64,7 +64,7 @@ fn a_root_that_came_once_stays_whatever_file_is_given_later() {
 fn no_metadata_older_than_what_was_acted_upon_count_after_a_cut_at_any_write() {
     let workload = |disk: &SimDisk| {
         let mut world = world();
-        let mut acted = 0;
+        let mut acted = Versions::default();
         if given(disk, &world).is_err() {
             return acted;
         }
@@ -74,18 +74,24 @@ fn no_metadata_older_than_what_was_acted_upon_count_after_a_cut_at_any_write() {
             if updated(&mut repository, &world).is_err() {
                 return acted;
             }
-            acted = repository.versions().targets;
+            acted = repository.versions();
         }
         acted
     };
-    let check = |disk: &SimDisk, acted: u64| {
+    let older = |found: Versions, acted: Versions| {
+        found.root < acted.root
+            || found.timestamp < acted.timestamp
+            || found.snapshot < acted.snapshot
+            || found.targets < acted.targets
+    };
+    let check = |disk: &SimDisk, acted: Versions| {
         if !disk.exists(Path::new("/given/director")).unwrap() {
             return Ok(());
         }
         let mut repository = director(disk).map_err(|error| error.to_string())?;
         let found = repository.versions();
-        if found.targets < acted {
-            return Err(format!("acted upon {acted}, knows {found:?}"));
+        if older(found, acted) {
+            return Err(format!("acted upon {acted:?}, knows {found:?}"));
         }
         let old = world();
         if found.timestamp > old.generation && updated(&mut repository, &old).is_ok() {
@@ -99,8 +105,8 @@ fn no_metadata_older_than_what_was_acted_upon_count_after_a_cut_at_any_write() {
     let report = Cuts::over(0..2).run(workload, check);
     report.holds("the Director's files");
     let lies = Cuts::over(0..1).on(SyncMode::Lies).run(workload, |disk, acted| {
-        let known = opened(disk).map_or(0, |(repository, _)| repository.versions().targets);
-        if known < acted { Err("lost".to_owned()) } else { Ok(()) }
+        let known = opened(disk).map(|(repository, _)| repository.versions());
+        if older(known.unwrap_or_default(), acted) { Err("lost".to_owned()) } else { Ok(()) }
     });
     assert!(!lies.broken.is_empty(), "the test would pass with a disk that loses what it promised");
 }
