@@ -1,4 +1,4 @@
-//! On the device: identity, sample, seal, backlog, publish.
+//! On the device: identity, sample, seal, backlog, publish; and what it runs: check in, fetch, arm, try, confirm or take back.
 //!
 //! Promises: what was sealed is found after any crash until its gateway has acknowledged it, or is stated as lost in a
 //! signed notice (INV-ACK-1); (epoch, sequence) of a key never goes back and never stands for two messages
@@ -8,7 +8,7 @@
 //! device.
 //!
 //! One reading's way through the files: `sources/` → [`pack`] → [`seal`] (with its number from [`counter`]) →
-//! [`backlog`] → [`session`] → the gateway's PUBACK → [`backlog`] again, which forgets it.
+//! [`backlog`] → [`session`] → the gateway's PUBACK → [`backlog`] again, which forgets it. An update's: [`update`].
 
 pub mod application;
 pub mod backlog;

@@ -189,9 +189,9 @@ impl Installer {
         }
     }
 
-    /// Something of it is under way: another product waits.
+    /// Something of it is under way: another product waits. One of which nothing may start holds up nobody.
     pub fn is_busy(&self) -> bool {
-        !matches!(self.stage, Stage::Idle)
+        !matches!(self.stage, Stage::Starting | Stage::Idle)
     }
 
     /// For people and metrics.
