@@ -51,7 +51,7 @@ pub enum Command {
     Start(One),
     /// Give no leave any more; who has it goes on.
     Pause(One),
-    /// Go on after a pause. What was halted is not resumed: take it back or end it, and order another.
+    /// Go on after a pause, or with what is held since the registry was restored. What was halted is not resumed: take it back or end it, and order another.
     Resume(One),
     /// Give no leave any more, and let nobody arm who has it.
     Halt(One),

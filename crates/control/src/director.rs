@@ -277,7 +277,7 @@ impl Director {
             Standing::Enrolled => {
                 let row = row?;
                 let written = trust::digest(stored(asked.orders).as_bytes());
-                let is_ahead = asked.manifest.director.targets > site;
+                let is_ahead = seen(asked.manifest) > site;
                 if is_ahead || row.orders != written || self.is_due(&row, now) {
                     return None;
                 }
@@ -339,28 +339,35 @@ impl Director {
         asked: &Asked<'_>,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, DirectorError> {
-        let Manifest { device, director, .. } = asked.manifest;
-        let seen = director.timestamp.max(director.snapshot).max(director.targets);
+        let (device, seen) = (&asked.manifest.device, seen(asked.manifest));
         let known = step.generation();
         if seen <= known {
             return Ok(None);
         }
         self.metrics.director_behind.inc();
+        if self.is_behind(asked.manifest, known, now) {
+            let raised = step.raise_generation_above(seen.saturating_add(LEAD)).await?;
+            tracing::warn!(%device, seen, known, raised, "a device has seen a newer generation than there was");
+            let detail = json!({ "seen": seen, "known": known, "raised": raised });
+            let subject = format!("device/{device}");
+            step.say(said(now, subject, "generation.raised", "site", detail)).await?;
+            return Ok(Some(now));
+        }
         if seen - known > LEAP_MAX {
             tracing::error!(%device, seen, known, "a device has seen a generation that this site cannot have had");
-            return Ok(None);
-        }
-        let age_us = self.memory().raised.map(|last| now.as_us().abs_diff(last.as_us()));
-        if age_us.is_some_and(|age| u128::from(age) < RAISE_EVERY.as_micros()) {
+        } else {
             tracing::warn!(%device, seen, known, "a device has seen a newer generation again: it is told after a while");
-            return Ok(None);
         }
-        let raised = step.raise_generation_above(seen.saturating_add(LEAD)).await?;
-        tracing::warn!(%device, seen, known, raised, "a device has seen a newer generation than there was");
-        let detail = json!({ "seen": seen, "known": known, "raised": raised });
-        let subject = format!("device/{device}");
-        step.say(said(now, subject, "generation.raised", "site", detail)).await?;
-        Ok(Some(now))
+        Ok(None)
+    }
+
+    /// Whether a device has seen a newer generation than there is, and that counts: what is known here is older than what
+    /// was handed out, and the generation is raised by the step that answers.
+    pub fn is_behind(&self, manifest: &Manifest, known: u64, now: Timestamp) -> bool {
+        let ahead = seen(manifest).saturating_sub(known);
+        let age_us = self.memory().raised.map(|last| now.as_us().abs_diff(last.as_us()));
+        let is_soon = age_us.is_some_and(|age| u128::from(age) < RAISE_EVERY.as_micros());
+        (1..=LEAP_MAX).contains(&ahead) && !is_soon
     }
 
     /// What the device is told as of now, written anew if it has to be.
@@ -550,6 +557,12 @@ impl Director {
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().expect("nothing panics while it holds the memory")
     }
+}
+
+/// The newest generation that a device has seen.
+fn seen(manifest: &Manifest) -> u64 {
+    let known = &manifest.director;
+    known.timestamp.max(known.snapshot).max(known.targets)
 }
 
 /// In order, none twice, as a lease has them.

@@ -30,7 +30,9 @@ use crate::station::now;
 use api::rollout::NewRollout;
 use api::update::CheckIn;
 use api::{Ask, Query, Standing};
-use book::{Book, CheckedIn, Due, Live, Moved, Number, Ordered, Ticked, Unfit, Wanted, moment};
+use book::{
+    Book, CheckedIn, Due, Leave, Live, Moved, Number, Ordered, Ticked, Unfit, Wanted, moment,
+};
 use draft::{DraftError, Found, Members, Named};
 use evidence::event::Said;
 use model::{DeviceId, ProductId, RolloutId, Timestamp, Version, told as text_of};
@@ -198,7 +200,8 @@ impl Rollouts {
         at: Timestamp,
     ) -> Result<Option<Answered>, CheckInError> {
         let directory = self.0.registry.directory();
-        let checked = self.book().check_in(sealed, at, may_issue)?;
+        let leave = if may_issue { Leave::Any } else { Leave::NoPermit };
+        let checked = self.book().check_in(sealed, at, leave)?;
         if checked.changes() {
             return Ok(None);
         }
@@ -242,9 +245,17 @@ impl Rollouts {
         if standing == Standing::Revoked {
             return Err(Refused::Revoked(id).into());
         }
+        // Nothing is issued any more by who has just heard that he is an old copy.
+        let is_behind =
+            self.0.director.is_behind(&sealed.manifest, self.0.registry.generation(), at);
+        let leave = match (is_behind, may_issue) {
+            (true, _) => Leave::Hold,
+            (false, true) => Leave::Any,
+            (false, false) => Leave::NoPermit,
+        };
         let (checked, writes) = {
             let book = self.book();
-            let checked = book.check_in(&sealed, at, may_issue)?;
+            let checked = book.check_in(&sealed, at, leave)?;
             let writes = self.writes(&book, &checked.moved, Mover::Site, at);
             (checked, writes)
         };

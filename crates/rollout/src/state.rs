@@ -26,6 +26,10 @@ pub struct State {
     pub counts: Counts,
     /// The newest time that was seen.
     pub seen: Moment,
+    /// What is known here may be older than what devices were told. Until a person has looked, nobody is told anything on
+    /// behalf of this rollout, and it goes nowhere by itself. What devices show is noted all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
 }
 
 impl State {
@@ -40,6 +44,7 @@ impl State {
             question: 0,
             counts: Counts::default(),
             seen: Moment(0),
+            held: false,
         }
     }
 
@@ -183,7 +188,7 @@ impl Phase {
 pub const EDGES: [(Named, Named, &str); 14] = [
     (Named::Planned, Named::Running, "start"),
     (Named::Planned, Named::Aborted, "abort"),
-    (Named::Running, Named::Paused, "pause"),
+    (Named::Running, Named::Paused, "pause, hold"),
     (Named::Running, Named::Halted, "halt: by a person, by failures, by a signal"),
     (Named::Running, Named::Completed, "the last wave's gate passes"),
     (Named::Running, Named::Aborted, "abort"),

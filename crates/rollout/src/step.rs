@@ -28,6 +28,8 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     Command(Command),
+    /// Something proves that devices were told more than is known here: a registry was restored from a backup.
+    Hold,
     /// The pass over the cohort is done, for this wave.
     Opened {
         wave: usize,
@@ -101,6 +103,8 @@ pub enum Happened {
     Did {
         command: Command,
     },
+    /// It waits for a person: what is known here may be older than what devices were told.
+    Held,
     /// A command was refused, since the rollout stood there (INV-STATE-1).
     Refused {
         command: Command,
@@ -157,10 +161,11 @@ pub enum Order {
     GoBack(Digest),
 }
 
-/// What a device is told. A device without a permit is told nothing.
+/// What a device is told. A device without a permit is told nothing, and nobody is while the rollout is held: he may have
+/// gone on to what is not known here.
 pub fn order(plan: &Plan, state: &State, permit: Option<&Permit>) -> Order {
     use Phase::{Paused, Reverted, Reverting, Running};
-    let Some(permit) = permit else { return Order::Stay };
+    let Some(permit) = permit.filter(|_| !state.held) else { return Order::Stay };
     match (&state.phase, permit.known) {
         (Running { .. } | Paused { .. }, Known::Issued { .. } | Known::Silent) => {
             Order::Install(plan.digest)
@@ -192,6 +197,7 @@ pub fn step(plan: &Plan, state: State, event: Event, now: Moment) -> (State, Vec
 /// When a tick may next change something. Permits have times of their own: their `due`.
 pub fn wake(plan: &Plan, state: &State) -> Option<Moment> {
     match &state.phase {
+        _ if state.held => None,
         Phase::Running { stage } => match stage {
             Stage::Opening => None,
             Stage::Installing => Some(state.opened_at.after_ms(plan.come_within_ms)),
@@ -211,6 +217,7 @@ pub fn pending(plan: &Plan, state: &State) -> Vec<Effect> {
         effects.push(Effect::Halt);
     }
     match &state.phase {
+        _ if state.held => {}
         Phase::Running { stage: Stage::Opening } => effects.push(open(plan, state)),
         Phase::Running { stage: Stage::Asking { .. } } => {
             effects.push(Effect::Ask { question: state.question });
@@ -244,6 +251,7 @@ impl Step<'_> {
     fn on(&mut self, event: Event) {
         match event {
             Event::Command(command) => self.command(command),
+            Event::Hold => self.hold(),
             Event::Opened { wave, opened } => self.opened(wave, opened),
             Event::OpenedBack { wave, last } => self.opened_back(wave, last),
             Event::CheckedIn(check_in) => self.checked_in(check_in),
@@ -263,6 +271,8 @@ impl Step<'_> {
             (Command::Start, Phase::Planned) => Phase::Running { stage: Stage::Opening },
             (Command::Pause, Phase::Running { stage }) => Phase::Paused { stage: stage.clone() },
             (Command::Resume, Phase::Paused { stage }) => Phase::Running { stage: stage.clone() },
+            // A person has looked: what is known here still holds.
+            (Command::Resume, as_before) if self.state.held => as_before.clone(),
             (Command::Halt, Phase::Running { .. } | Phase::Paused { .. }) => {
                 Phase::Halted { why: Why::Person }
             }
@@ -280,15 +290,23 @@ impl Step<'_> {
             _ => return self.happened(Happened::Refused { command, phase: phase.name() }),
         };
         self.happened(Happened::Did { command });
+        let was_held = std::mem::take(&mut self.state.held);
         match (command, &to) {
             (Command::Start, _) => self.state.started = self.state.seen,
             // Devices come for their permits again from now on.
             (Command::Resume, Phase::Running { stage: Stage::Installing }) => {
                 self.state.opened_at = self.state.seen;
             }
+            // So does who was on the way back: nobody was told while it was held.
+            (Command::Resume, Phase::Reverting { last: Some(_), .. }) => {
+                self.state.opened_at = self.state.seen;
+            }
             _ => {}
         }
         match to {
+            to if command == Command::Resume && was_held && to == phase => {
+                self.effects.extend(pending(self.plan, &self.state));
+            }
             Phase::Halted { why } => self.halt(why),
             Phase::Reverting { of, .. } => self.revert(of),
             to => {
@@ -297,6 +315,19 @@ impl Step<'_> {
                 self.effects.extend(pending(self.plan, &self.state));
             }
         }
+    }
+
+    /// Whoever might still be told something on behalf of it is told nothing until a person has looked (INV-FRESH-1).
+    fn hold(&mut self) {
+        let phase = match self.state.phase.clone() {
+            Phase::Planned | Phase::Completed | Phase::Aborted => return,
+            _ if self.state.held => return,
+            Phase::Running { stage } => Phase::Paused { stage },
+            as_before => as_before,
+        };
+        self.state.go(phase);
+        self.state.held = true;
+        self.happened(Happened::Held);
     }
 
     fn halt(&mut self, why: Why) {
@@ -410,6 +441,7 @@ impl Step<'_> {
     /// What a rollout that is taken back makes of a device. `None`: nothing.
     fn back(&self, known: Known, position: Position, report: &Report) -> Option<Known> {
         let last = match self.state.phase {
+            _ if self.state.held => return None,
             Phase::Reverting { last, .. } => last?,
             Phase::Reverted => Position::LAST,
             _ => return None,
@@ -443,7 +475,8 @@ impl Step<'_> {
             Known::Back { due } => (due, Known::BackSilent),
             _ => return,
         };
-        if due <= self.state.seen {
+        // Who is told nothing is not silent.
+        if due <= self.state.seen && !self.state.held {
             let heard = permit.heard;
             self.moves(device, permit, known, heard);
         }
@@ -515,6 +548,7 @@ impl Step<'_> {
     fn tick(&mut self) {
         let seen = self.state.seen;
         match &self.state.phase {
+            _ if self.state.held => {}
             Phase::Running { stage: Stage::Soaking { until } } if *until <= seen => {
                 if self.plan.signals.is_empty() {
                     return self.pass();
@@ -531,6 +565,9 @@ impl Step<'_> {
 
     /// What follows from the counts, after any event.
     fn judge(&mut self) {
+        if self.state.held {
+            return;
+        }
         if self.has_too_many_failures() {
             let counts = self.state.counts;
             let (failed, silent, of) = (counts.failed, counts.silent, counts.known());

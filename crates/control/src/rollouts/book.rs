@@ -178,6 +178,17 @@ pub fn due(known: Known) -> Option<Moment> {
     }
 }
 
+/// What a check-in may lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// Whatever rollouts decide.
+    Any,
+    /// No device gets a permit by it.
+    NoPermit,
+    /// It proves that what is known here is older than what devices were told: rollouts wait for a person.
+    Hold,
+}
+
 /// What is to become of a rollout. Written whole, on the condition that it still has the revision that this was made of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moved {
@@ -403,13 +414,12 @@ impl Book {
         Some(self.rollouts.get(&number)?.moved(number, events, now))
     }
 
-    /// What a manifest that was opened comes to, or why it is refused: here its counter is judged. Unless `may_issue`, no
-    /// device gets a permit by it.
+    /// What a manifest that was opened comes to, or why it is refused: here its counter is judged.
     pub fn check_in(
         &self,
         sealed: &Sealed,
         now: Timestamp,
-        may_issue: bool,
+        leave: Leave,
     ) -> Result<CheckedIn, Refused> {
         let Sealed { device, key, counter, manifest, payload } = sealed;
         let last = self.manifests.get(&device.id);
@@ -434,11 +444,15 @@ impl Book {
             .filter(|_| is_served)
             .filter_map(|number| {
                 let live = &self.rollouts[number];
-                if !may_issue && !live.permits.contains_key(&device.id) {
+                let is_heard = leave == Leave::Any || live.permits.contains_key(&device.id);
+                let shown = is_heard.then(|| shown(live, device, manifest, &kept)).flatten();
+                // First of all: what is decided next is decided of a rollout that is held.
+                let held = (leave == Leave::Hold).then_some(Event::Hold);
+                let events: Vec<Event> = held.into_iter().chain(shown).collect();
+                if events.is_empty() {
                     return None;
                 }
-                let event = shown(live, device, manifest, &kept)?;
-                let moved = live.moved(*number, vec![event], at);
+                let moved = live.moved(*number, events, at);
                 (!moved.is_nothing()).then_some(moved)
             })
             .collect();
@@ -569,7 +583,7 @@ impl Book {
                 Some(at) => later(at),
                 None => {}
             }
-            match live.dues.first() {
+            match live.dues.first().filter(|_| !state.held) {
                 Some((at, _)) if *at <= now => dues.push(Due::Overdue { number: *number }),
                 Some((at, _)) => later(*at),
                 None => {}

@@ -84,6 +84,7 @@ fn happened(what: &Happened) -> Option<(String, Value)> {
         Happened::Did { command } => {
             return Some((format!("rollout.{}", command_word(*command)), json!({})));
         }
+        Happened::Held => ("hold", json!({ "why": HELD })),
         Happened::Refused { command, phase } => {
             ("refused", json!({ "command": command_word(*command), "phase": phase.to_string() }))
         }
@@ -178,8 +179,13 @@ fn stage_word(stage: &Stage) -> &'static str {
     }
 }
 
+/// Why a rollout waits for a person. Who has shown it, and what, is the event `generation.raised` of the same step.
+const HELD: &str = "a device has seen a newer word of this site than the registry knows of: it may have gone on since. Nobody \
+     is told anything until somebody resumes, halts, reverts or aborts this rollout";
+
 fn why(live: &Live, state: &State) -> Option<String> {
     match &state.phase {
+        _ if state.held => Some(HELD.to_owned()),
         Phase::Halted { why } => Some(told_why(why)),
         Phase::Running { stage: Stage::Asking { .. } } => {
             live.held.as_ref().map(|held| held.why.clone())

@@ -315,7 +315,7 @@ async fn a_cut_at_any_write_of_the_log_loses_nothing_that_was_answered() {
 }
 
 /// Copies a directory with what is in it.
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

@@ -2,8 +2,9 @@
 //!
 //! The devices here keep only what a rollout turns on; that they verify what they are told is tested elsewhere.
 
+use crate::evidence::copy;
 use crate::vendor::{HARDWARE, Shelf, Vendor};
-use crate::world::{Got, Setup, Station, World, in_time, now};
+use crate::world::{Got, Setup, Station, World, in_time, now, start};
 use api::event::Events;
 use api::release::Software;
 use api::rollout::{Rollout, RolloutDevices, Rollouts};
@@ -23,6 +24,7 @@ use model::{
 };
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -174,8 +176,17 @@ impl Plant {
     }
 
     async fn restart(self) -> Self {
+        self.restart_after(|_| ()).await
+    }
+
+    /// What `between` does to control's directory it does while control does not run.
+    async fn restart_after(self, between: impl FnOnce(&Path)) -> Self {
         let Self { world, vendor, gauge, gateway, pumps, .. } = self;
-        let world = world.restart(setup(&vendor, &gauge)).await;
+        let World { dir, site, maker, shards, control } = world;
+        control.shutdown().await;
+        between(dir.path());
+        let control = start(&dir, &site, &maker, &shards, setup(&vendor, &gauge)).await.unwrap();
+        let world = World { dir, site, maker, shards, control };
         let http = world.http(Some(&gateway.tls));
         Self { world, vendor, gauge, gateway, http, pumps }
     }
@@ -761,6 +772,52 @@ async fn who_is_silent_counts_as_failed_until_he_shows_what_he_runs() {
     assert_eq!((late.counts.proven, late.counts.silent), (10, 0));
     let told = plant.told_of("r-1").await;
     assert!(told.contains(&"device.silent".into()), "{told:?}");
+    assert_eq!(plant.violations(), 0);
+}
+
+/// INV-FRESH-1: a bad release was taken back. A registry and a log from before that know it as one that goes out.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_restored_registry_thinks_is_going_out_waits_for_a_person() {
+    let mut plant = Plant::new().await;
+    plant.create(order(json!({}))).await;
+    plant.stage("r-1", 1, "installing").await;
+    let reached = plant.all_check_in().await;
+    assert_eq!(reached.len(), 3);
+    let backup = |dir: &Path| copy(&dir.join("control"), &dir.join("backup"));
+    let mut plant = plant.restart_after(backup).await;
+    plant.install(&reached).await;
+    assert_eq!(plant.tell("r-1", "halt").await.status, 200);
+    assert_eq!(plant.tell("r-1", "revert").await.status, 200);
+    plant.comes_to("r-1", "the way back is open", |r| r.phase == "reverting").await;
+    in_time("everybody is told to go back", async {
+        while plant.all_check_in().await != reached {}
+    })
+    .await;
+    plant.install(&reached).await;
+    plant.phase("r-1", "reverted").await;
+
+    let restore = |dir: &Path| {
+        std::fs::remove_dir_all(dir.join("control")).unwrap();
+        copy(&dir.join("backup"), &dir.join("control"));
+    };
+    let mut plant = plant.restart_after(restore).await;
+    let known = plant.rollout("r-1").await;
+    assert_eq!((known.phase.as_str(), known.counts.issued), ("running", 3), "as in the backup");
+    let told = plant.all_check_in().await;
+    assert_eq!(told, [0; 0], "nobody is told to install again what was taken back");
+    let held = plant.rollout("r-1").await;
+    assert_eq!((held.phase.as_str(), held.counts.issued), ("paused", 3));
+    assert!(held.why.as_deref().unwrap().contains("newer word of this site"), "{held:?}");
+    let events: Events = Got::of(plant.world.operator(Method::GET, path::EVENTS)).await.json();
+    let words: Vec<&str> = events.events.iter().map(|event| event.action.as_str()).collect();
+    let at = |word| words.iter().position(|w| *w == word).unwrap();
+    assert_eq!(at("generation.raised"), at("rollout.hold") + 1, "one step: {words:?}");
+    assert_eq!(words.iter().filter(|w| **w == "rollout.hold").count(), 1);
+    // So after another start too; and somebody who has looked may go on.
+    let mut plant = plant.restart().await;
+    assert_eq!(plant.all_check_in().await, [0; 0]);
+    assert_eq!(plant.tell("r-1", "resume").await.status, 200);
+    assert_eq!(plant.all_check_in().await, reached);
     assert_eq!(plant.violations(), 0);
 }
 

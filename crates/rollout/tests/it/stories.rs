@@ -346,6 +346,73 @@ fn a_paused_rollout_issues_no_permit_and_goes_on_where_it_was() {
     assert_eq!((site.phase(), site.runs_new()), (Named::Completed, 30));
 }
 
+/// A registry was restored: devices may have gone on to what is not known here.
+#[test]
+fn a_rollout_that_is_held_tells_nobody_anything_until_a_person_has_looked() {
+    let mut site = started(|_| {});
+    for effect in rollout::pending(&site.plan, &site.state) {
+        site.carry_out(&effect);
+    }
+    let first = site.in_order()[0].clone();
+    site.check_in(&first);
+    let told = |site: &Site| rollout::order(&site.plan, &site.state, site.permits.get(&first));
+    assert_eq!(told(&site), rollout::Order::Install(NEW));
+    site.feed(Event::Hold);
+    let revision = site.state.revision;
+    site.feed(Event::Hold);
+    assert_eq!(site.state.revision, revision, "once");
+    assert_eq!((site.phase(), told(&site)), (Named::Paused, rollout::Order::Stay));
+    // Nothing happens by itself: its leave is over, and it is not silent, since it is told nothing.
+    let all = site.in_order();
+    site.fate(&all[..1], Fate::FallsSilent);
+    (0..20).for_each(|_| site.round());
+    assert_eq!((site.phase(), site.state.counts.issued), (Named::Paused, 1));
+    assert_eq!((site.permits.len(), rollout::wake(&site.plan, &site.state)), (1, None));
+    // What devices show is noted.
+    site.fate(&all, Fate::Installs);
+    site.devices.get_mut(&first).unwrap().running = NEW;
+    site.devices.get_mut(&first).unwrap().number += 10;
+    site.check_in(&first);
+    assert_eq!((site.state.counts.issued, site.state.counts.proven), (0, 1));
+    site.command(Command::Resume);
+    site.settle();
+    assert_eq!((site.phase(), site.runs_new()), (Named::Completed, 30));
+}
+
+#[test]
+fn what_is_taken_back_is_held_too_and_goes_on_or_ends_when_a_person_says_so() {
+    for (word, phase) in [(Command::Resume, Named::Reverted), (Command::Abort, Named::Aborted)] {
+        let mut site = started(|draft| draft.back.waves = vec![Share::ALL]);
+        site.answer = Answer::Number(80.5);
+        while site.phase() == Named::Running {
+            site.round();
+            for effect in rollout::pending(&site.plan, &site.state) {
+                site.carry_out(&effect);
+            }
+        }
+        // It halted by itself and would be taken back by itself.
+        site.feed(Event::Hold);
+        (0..30).for_each(|_| site.round());
+        assert_eq!((site.phase(), site.runs_new()), (Named::Halted, 3));
+        site.command(Command::Revert);
+        assert_eq!((site.phase(), site.state.held), (Named::Reverting, false));
+        site.feed(Event::Hold);
+        (0..30).for_each(|_| site.round());
+        assert_eq!((site.phase(), site.runs_new()), (Named::Reverting, 3), "nobody is told");
+        site.command(word);
+        site.settle();
+        let left = if word == Command::Abort { 3 } else { 0 };
+        assert_eq!((site.phase(), site.runs_new()), (phase, left));
+    }
+    // What is over, or has not begun, has nothing to say.
+    for word in [None, Some(Command::Abort)] {
+        let mut site = Site::new(draft());
+        word.into_iter().for_each(|word| site.command(word));
+        site.feed(Event::Hold);
+        assert!(!site.state.held);
+    }
+}
+
 #[test]
 fn a_completed_rollout_is_taken_back_in_waves_and_at_most_so_many_at_a_time() {
     let mut site = started(|draft| draft.back.at_a_time = 4);

@@ -87,7 +87,7 @@ impl Site {
 
     fn check_in(&mut self, n: usize, running: Digest) -> CheckedIn {
         let sealed = self.sealed(n, running);
-        let checked = self.book.check_in(&sealed, at(self.now), true).unwrap();
+        let checked = self.book.check_in(&sealed, at(self.now), Leave::Any).unwrap();
         let written = checked.clone();
         written.moved.into_iter().for_each(|moved| self.book.take(moved));
         self.book.keep(written.device, written.kept);
@@ -173,7 +173,7 @@ fn an_unchanged_manifest_changes_nothing_and_still_counts_on() {
     assert_eq!(again.kept.number, first.number + 1);
     assert!(site.check_in(1, NEW).changes(), "it runs something else");
     let late = Sealed { counter: first.counter, ..site.sealed(1, OLD) };
-    let refused = site.book.check_in(&late, at(site.now), true).unwrap_err();
+    let refused = site.book.check_in(&late, at(site.now), Leave::Any).unwrap_err();
     assert_eq!(refused.word(), "replayed");
 }
 
@@ -232,7 +232,7 @@ fn while_events_cannot_be_logged_no_permit_is_issued_and_facts_still_count() {
     let second = site.order("r-2", NEW, json!({ "cohort": { "zones": ["yard"] } }));
     assert!(site.book.live(second).is_some());
     let sealed = site.sealed(reached[0], NEW);
-    let checked = site.book.check_in(&sealed, at(site.now), false).unwrap();
+    let checked = site.book.check_in(&sealed, at(site.now), Leave::NoPermit).unwrap();
     assert_eq!(checked.moved.len(), 1, "what it runs is a fact");
     let mut fresh = Site::new();
     let number = fresh.order("r-1", NEW, json!({}));
@@ -240,7 +240,7 @@ fn while_events_cannot_be_logged_no_permit_is_issued_and_facts_still_count() {
     fresh.open(number);
     for n in 1..=30 {
         let sealed = fresh.sealed(n, OLD);
-        assert!(fresh.book.check_in(&sealed, at(1), false).unwrap().moved.is_empty());
+        assert!(fresh.book.check_in(&sealed, at(1), Leave::NoPermit).unwrap().moved.is_empty());
     }
 }
 
@@ -277,7 +277,7 @@ fn floors_rise_after_the_end_where_the_release_runs() {
     assert_eq!(site.check_in(2, OLD).orders, Some(vec![]), "it does not run there any more");
     let mut done = site.sealed(3, NEW);
     done.manifest.components[0].floor = SecurityVersion(1);
-    let orders = site.book.check_in(&done, at(1), true).unwrap().orders.unwrap();
+    let orders = site.book.check_in(&done, at(1), Leave::Any).unwrap().orders.unwrap();
     assert!(orders.iter().all(|ordered| !ordered.raise), "it has risen");
 }
 
