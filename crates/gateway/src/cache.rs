@@ -1,8 +1,8 @@
 //! Images by their digest, on this gateway's disk: one download for a whole site.
 //!
 //! Promises: an image is asked of control once, whoever waits for it, and those who wait read it while it comes; the last byte
-//! of it is given out only when its digest is right, and what was found on the disk is read through before the first; bytes are
-//! bounded (INV-COST-1), and give way to what has to be durable.
+//! of it is given out only when its digest is right, and what was found on the disk is read through before the first, as is what
+//! somebody has reason to doubt; bytes are bounded (INV-COST-1), and give way to what has to be durable.
 //! Never: is asked what is in an image; keeps one alive: what is lost here is fetched again.
 //!
 //! ```text
@@ -204,7 +204,9 @@ impl Cache {
         digest: Digest,
     ) -> Result<Result<Reader, watch::Receiver<Progress>>, Failure> {
         let mut state = self.state();
-        if let Some(progress) = state.at_work.get(&digest) {
+        // Work that was given up without a word does not come to its end any more.
+        let at_work = state.at_work.get(&digest).filter(|progress| progress.has_changed().is_ok());
+        if let Some(progress) = at_work {
             return Ok(Err(progress.clone()));
         }
         let now = self.began.elapsed();
@@ -230,6 +232,11 @@ impl Cache {
         self.work.try_send(work).map_err(|_| Failure::Busy)?;
         state.at_work.insert(digest, progressed.clone());
         Ok(Err(progressed))
+    }
+
+    /// Somebody has reason to think that an image is not what it was: it is read through before it is given out again.
+    pub fn doubt(&self, digest: &Digest) {
+        self.state().shelf.doubt(digest);
     }
 
     /// Somebody else needs so many bytes of the disk. Blocks on it.
@@ -691,12 +698,15 @@ impl Reader {
     pub async fn read(&mut self, from: u64, max: usize) -> Result<Bytes, Failure> {
         let end = self.available(from).await?.min(from.saturating_add(max as u64));
         let (cache, digest) = (self.cache.clone(), self.digest);
+        let grows = self.progress.is_some();
         let read = blocking(move || {
             let mut bytes = vec![0; (end - from) as usize];
             let mut len = 0;
-            // Under the one name or the other: it may get its own at this moment, and keeps that.
-            for path in [cache.whole(&digest), cache.part(&digest), cache.whole(&digest)] {
-                match cache.disk.read_at(&path, from, &mut bytes) {
+            // Under the one name or the other: it may get its own at this moment, and keeps that. What was whole and begins
+            // anew is not what this reader was promised.
+            let paths = [cache.whole(&digest), cache.part(&digest), cache.whole(&digest)];
+            for path in &paths[..if grows { 3 } else { 1 }] {
+                match cache.disk.read_at(path, from, &mut bytes) {
                     Ok(read) => len = read,
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => return Err(error),
@@ -708,15 +718,18 @@ impl Reader {
             bytes.truncate(len);
             Ok(bytes)
         });
-        match read.await {
-            Ok(bytes) if !bytes.is_empty() => Ok(bytes.into()),
-            // It had to give way.
-            Ok(_) => Err(Failure::NoRoom),
+        let failure = match read.await {
+            Ok(bytes) if !bytes.is_empty() => return Ok(bytes.into()),
+            // It had to give way; or somebody has made it shorter.
+            Ok(_) => Failure::NoRoom,
             Err(error) => {
                 tracing::warn!(digest = %self.digest, error = %told(&error), "cannot read from the cache");
-                Err(Failure::Disk)
+                Failure::Disk
             }
-        }
+        };
+        // Whoever asks for the rest is not to be cut off at the same place for ever.
+        self.cache.doubt(&self.digest);
+        Err(failure)
     }
 
     /// Waits until there is something behind `from`, and says up to where. The last byte is not there before its digest.

@@ -86,6 +86,8 @@ pub(crate) struct Desk {
 struct Asking {
     connections: usize,
     pace: Pace,
+    /// The image that it asked for last, and how many bytes it was not given yet since it began with it.
+    image: Option<(Digest, u64)>,
 }
 
 impl Desk {
@@ -108,6 +110,33 @@ impl Desk {
         asking.pace.wait(now)
     }
 
+    /// A device asks for an image from its first byte on. If it was given all of it before, what it got was not the image:
+    /// that one is read through again. It was given as many bytes as are read for that, so nobody has much read by asking
+    /// for little (INV-COST-1).
+    fn begins_anew(&self, device: &DeviceId, digest: Digest) {
+        let had = self.asking().get_mut(device).and_then(|asking| asking.image.take());
+        if had == Some((digest, 0)) {
+            self.cache.doubt(&digest);
+        }
+    }
+
+    /// It is about to be given some of an image of so many bytes.
+    fn opens(&self, device: &DeviceId, digest: Digest, len: u64) {
+        let mut asking = self.asking();
+        let Some(asking) = asking.get_mut(device) else { return };
+        if asking.image.is_none_or(|(before, _)| before != digest) {
+            asking.image = Some((digest, len));
+        }
+    }
+
+    fn gives(&self, device: &DeviceId, digest: Digest, bytes: u64) {
+        if let Some(Asking { image: Some((image, left)), .. }) = self.asking().get_mut(device)
+            && *image == digest
+        {
+            *left = left.saturating_sub(bytes);
+        }
+    }
+
     fn asking(&self) -> MutexGuard<'_, HashMap<DeviceId, Asking>> {
         self.asking.lock().expect("nothing panics while it holds who asks")
     }
@@ -126,6 +155,7 @@ impl Place {
         let asking = asking.entry(device.clone()).or_insert_with(|| Asking {
             connections: 0,
             pace: Pace::new(REQUESTS, station.config.bytes),
+            image: None,
         });
         if asking.connections >= CONNECTIONS_OF_A_DEVICE {
             return None;
@@ -286,7 +316,9 @@ impl Asker {
 
     /// Nothing is looked at that no device asks which the newest bundle lets in (INV-AUTH-1).
     fn admit(&self) -> Result<(Arc<View>, DeviceId), No> {
-        let view = self.station.views.borrow().clone().ok_or_else(No::away)?;
+        // Before there is a bundle nobody is counted, and nobody asks twice on one connection.
+        let view = self.station.views.borrow().clone();
+        let view = view.ok_or_else(|| No { ends: true, ..No::away() })?;
         if let Err(refusal) = view.may_check_in(&self.peer) {
             self.station.metrics.refuse(refusal, &self.who);
             return Err(No::denied(refusal));
@@ -357,8 +389,13 @@ impl Asker {
         // What has this name has it for ever: a part of it can be asked for whatever came before.
         let tag = format!("\"{digest}\"");
         let range = header(RANGE).filter(|_| header(IF_RANGE).is_none_or(|of| of == tag));
-        let reader = self.station.desk.cache.reader(digest).await.map_err(No::from)?;
+        let desk = &self.station.desk;
+        if !matches!(ask::span(range, u64::MAX), Span::Part(1.., _)) {
+            desk.begins_anew(&device, digest);
+        }
+        let reader = desk.cache.reader(digest).await.map_err(No::from)?;
         let len = reader.len;
+        desk.opens(&device, digest, len);
         let (status, span) = match ask::span(range, len) {
             Span::Whole => (StatusCode::OK, 0..len),
             Span::Part(from, to) => (StatusCode::PARTIAL_CONTENT, from..to),
@@ -377,7 +414,7 @@ impl Asker {
         self.until.send_replace(Instant::now() + BLOB_TIME);
         let (pieces, piped) = mpsc::channel(1);
         *response.body_mut() = Body::piped(span.end - span.start, piped);
-        tokio::spawn(pump(self.station.clone(), device, reader, span, pieces));
+        tokio::spawn(pump(self.station.clone(), device, digest, reader, span, pieces));
         Ok(response)
     }
 }
@@ -386,6 +423,7 @@ impl Asker {
 async fn pump(
     station: Arc<Station>,
     device: DeviceId,
+    digest: Digest,
     mut reader: Reader,
     span: std::ops::Range<u64>,
     pieces: mpsc::Sender<Bytes>,
@@ -405,6 +443,7 @@ async fn pump(
         let len = piece.len() as u64;
         at += len;
         let wait = station.desk.charge(&device, 0, len, station.uptime());
+        station.desk.gives(&device, digest, len);
         if pieces.send(piece).await.is_err() {
             return;
         }

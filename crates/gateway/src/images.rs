@@ -1,7 +1,7 @@
 //! The image repository's metadata, kept in memory by name.
 //!
-//! Promises: what has a number in its name is asked for once and never exchanged; what may change is at most [`FRESH`] old,
-//! and older only while control cannot be asked; memory is bounded by bytes and by names (INV-COST-1).
+//! Promises: what may change is at most [`FRESH`] old, what has a number in its name at most [`LASTING`], and older only while
+//! control cannot be asked; memory is bounded by bytes and by names (INV-COST-1).
 //! Never: believes any of it. Control has verified it, and each device does.
 
 use crate::ask::ImageName;
@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// How long a timestamp is given out before it is asked for again, and how long it is believed that there is no next root.
 /// A release that was just ordered is not long unknown here; and a zone costs control one question in this time.
 const FRESH: Duration = Duration::from_secs(5);
+/// What has a number in its name does not change. Yet nobody here has looked into it: a control plane that once gave nonsense, or
+/// was put back to what it was, is not spoken after until this process ends.
+const LASTING: Duration = Duration::from_secs(600);
 /// For how long control is not asked again when it did not answer: whoever waits would wait for a timeout each.
 const AWAY: Duration = Duration::from_secs(2);
 /// Eight times the longest file.
@@ -56,8 +59,8 @@ impl Files {
             Some(kept) => {
                 kept.used = self.uses;
                 let lasts = matches!(kept.told, Told::File(_)) && name.is_immutable();
-                let serves = lasts || is_away || now < kept.at + FRESH;
-                serves.then(|| kept.told.clone())
+                let lasts_for = if lasts { LASTING } else { FRESH };
+                (is_away || now < kept.at + lasts_for).then(|| kept.told.clone())
             }
             None => is_away.then_some(Told::Away),
         }
@@ -77,6 +80,8 @@ impl Files {
         self.away_since = None;
         if matches!(told, Told::File(_)) || name.is_probed() {
             self.keep(name, told.clone(), now);
+        } else {
+            self.files.remove(&name);
         }
         (told, false)
     }
@@ -85,7 +90,8 @@ impl Files {
         self.uses += 1;
         self.files.insert(name, Kept { told, at: now, used: self.uses });
         while self.files.len() > NAMES_MAX || self.bytes() > BYTES_MAX {
-            let oldest = self.files.iter().min_by_key(|(_, kept)| kept.used);
+            // That there is no such file goes first: else who asks for what there is not would drive out what others need.
+            let oldest = self.files.iter().min_by_key(|(_, kept)| (kept.told.len() > 0, kept.used));
             let Some(oldest) = oldest.map(|(name, _)| *name) else { return };
             self.files.remove(&oldest);
         }
@@ -208,6 +214,22 @@ mod tests {
         assert_eq!(files.look(time, S + FRESH), Some(file(b"u")));
     }
 
+    /// A control plane that gave nonsense, and does not any more.
+    #[test]
+    fn what_was_wrong_under_a_numbered_name_is_not_given_out_for_ever() {
+        let mut files = Files::default();
+        let targets = name("7.targets.json");
+        files.settle(targets, says(200, b"nonsense"), S);
+        let soon = S + LASTING - Duration::from_millis(1);
+        assert_eq!(files.look(targets, soon), Some(file(b"nonsense")));
+        assert_eq!(files.look(targets, S + LASTING), None);
+        assert_eq!(files.settle(targets, says(200, b"t"), S + LASTING), (file(b"t"), false));
+        assert_eq!(files.look(targets, S + LASTING), Some(file(b"t")));
+        // Nor is what was taken away again.
+        assert_eq!(files.settle(targets, says(404, b""), S + LASTING), (Told::Absent, false));
+        assert_eq!(files.look(targets, S + LASTING), None);
+    }
+
     #[test]
     fn while_control_is_away_what_is_there_is_good_enough_and_it_is_not_asked_in_a_loop() {
         let mut files = Files::default();
@@ -236,6 +258,12 @@ mod tests {
         assert_eq!(files.files.len(), NAMES_MAX);
         assert!(files.look(numbered(1), S).is_some());
         assert!(files.look(numbered(2), S).is_none());
+        // Nobody drives out a file by asking for what there is not.
+        for n in 1..=2 * NAMES_MAX {
+            files.settle(name(&format!("{n}.root.json")), says(404, b""), S);
+        }
+        let there = (1..=NAMES_MAX + 1).filter(|n| files.look(numbered(*n), S).is_some());
+        assert_eq!((there.count(), files.files.len()), (NAMES_MAX, NAMES_MAX));
         let longest = vec![0; 2 * 1024 * 1024];
         for n in 1..=20 {
             files.settle(numbered(n), says(200, &longest), S);

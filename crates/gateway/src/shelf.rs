@@ -24,9 +24,9 @@ enum State {
     Part,
     /// A fetch is at it.
     Growing,
-    /// All of it, as it was found at the start: what it is has to be looked at before it is given to anybody.
+    /// All of it, as it was found at the start, or in doubt since: what it is has to be looked at before it is given to anybody.
     Found,
-    /// All of it, and this process has seen its digest.
+    /// All of it, and this process has seen its digest, and nothing that speaks against it.
     Verified,
 }
 
@@ -121,6 +121,15 @@ impl Shelf {
     pub fn left_off(&mut self, digest: &Digest, len: u64) {
         if let Some(image) = self.images.get_mut(digest) {
             (image.state, image.len) = (State::Part, len);
+        }
+    }
+
+    /// There is reason to think that it is not what it was: it is verified again before it is given to anybody.
+    pub fn doubt(&mut self, digest: &Digest) {
+        if let Some(image) = self.images.get_mut(digest)
+            && image.state == State::Verified
+        {
+            image.state = State::Found;
         }
     }
 
@@ -289,5 +298,13 @@ mod tests {
         shelf.verified(&d(3));
         assert_eq!(shelf.look(&d(3)), Look::Ready { len: 10 });
         assert_eq!(shelf.look(&d(1)), Look::Nothing);
+        // Once more, when there is reason to; what is no whole image is not believed anyway.
+        for n in 1..=3 {
+            shelf.doubt(&d(n));
+        }
+        assert_eq!(
+            [1, 2, 3].map(|n| shelf.look(&d(n))),
+            [Look::Nothing, Look::Part, Look::Unverified]
+        );
     }
 }

@@ -227,6 +227,45 @@ async fn the_cache_survives_a_restart_and_what_rotted_meanwhile_is_found_before_
     stopped(gateway).await;
 }
 
+/// A device that got a wrong image asks again, and gives up after some times: by then it has the right one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_rots_while_the_gateway_runs_is_fetched_again_when_a_device_asks_for_it_again()
+ {
+    let disk = SimDisk::new(1);
+    let (site, pump, gateway) = plant(&disk).await;
+    let other = site.device("pump-2");
+    site.lets_in(&gateway, &[&pump, &other]).await;
+    let image = bytes(1, 200 * KIB);
+    let digest = site.image(&image);
+    assert_eq!(blob(&gateway, &pump, &digest, "").await.body, image);
+    let mut rotten = image.clone();
+    rotten[150 * KIB] ^= 1;
+    disk::replace(&disk, &cached(&digest), &rotten).unwrap();
+    // Who asks for little makes the gateway read little.
+    for range in ["204799-", "0-0", "0-9", "100-"] {
+        let range = format!("Range: bytes={range}\r\n");
+        assert_eq!(blob(&gateway, &other, &digest, &range).await.status, 206);
+    }
+    assert_eq!(gateway.metrics().cache_rotten.get(), 0);
+    // The first who gets it finds it out: nobody reads an image through for each device that asks.
+    assert_eq!(blob(&gateway, &other, &digest, "").await.body, rotten);
+    assert_eq!(blob(&gateway, &other, &digest, "").await.body, image);
+    assert_eq!((gateway.metrics().cache_rotten.get(), asked(&site).len()), (1, 2));
+    // What is right is read through for who had it, and stays.
+    assert_eq!(blob(&gateway, &other, &digest, "").await.body, image);
+    assert_eq!((gateway.metrics().cache_rotten.get(), asked(&site).len()), (1, 2));
+
+    // Who asks for the rest of one that has become shorter is cut off once.
+    disk::replace(&disk, &cached(&digest), &image[..100 * KIB]).unwrap();
+    let rest = get_blob(&digest, "Range: bytes=150000-\r\n");
+    let mut http = Http::dial(gateway.local_addr(), &pump).await;
+    assert!(http.ask(&rest).await.is_none());
+    let mut http = Http::dial(gateway.local_addr(), &pump).await;
+    assert_eq!(http.ask(&rest).await.unwrap().body, image[150_000..]);
+    assert_eq!((gateway.metrics().cache_rotten.get(), asked(&site).len()), (2, 3));
+    stopped(gateway).await;
+}
+
 /// INV-COST-1.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_was_used_longest_ago_makes_room_and_what_never_fits_is_told() {
