@@ -28,7 +28,8 @@ use kept::Kept;
 use model::{Digest, HardwareId, ProductId, RolloutId, SecurityVersion, Timestamp, Version};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -62,8 +63,16 @@ impl Directory {
 
 impl Source for Directory {
     fn metadata(&self, name: &str, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
-        match self.disk.read(&self.dir.join("metadata").join(name), bytes_max as u64) {
-            Ok(bytes) => Ok(Some(bytes)),
+        match opened(&self.dir.join("metadata").join(name)) {
+            Ok(file) => {
+                let mut bytes = Vec::new();
+                file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+                if bytes.len() > bytes_max {
+                    let what = format!("`{name}` is longer than {bytes_max} bytes");
+                    return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+                }
+                Ok(Some(bytes))
+            }
             // A directory that is not there at all is no repository without a newer root: the vendor's disk may be away.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 self.disk.list(&self.dir.join("metadata")).map(|_| None)
@@ -79,8 +88,25 @@ impl Source for Directory {
             let what = format!("`{}` leads out of the repository", name.display());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
-        std::fs::File::open(self.dir.join("targets").join(name))
+        opened(&self.dir.join("targets").join(name))
     }
+}
+
+/// A file, and nothing else: whoever may write to the repository could lay a pipe there, and opening one has no end. It is
+/// asked again once it is open, since he could also be quick.
+fn opened(path: &Path) -> io::Result<std::fs::File> {
+    let expect_file = |found: std::fs::Metadata| match found.is_file() {
+        true => Ok(()),
+        false => {
+            let what = format!("expected a file at `{}`, found something else", path.display());
+            Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+        }
+    };
+    expect_file(std::fs::metadata(path)?)?;
+    let at_once = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let file = std::fs::File::options().read(true).custom_flags(at_once).open(path)?;
+    expect_file(file.metadata()?)?;
+    Ok(file)
 }
 
 /// What is published: one state of the repository whose four files belong together. It does not change; the next one is

@@ -45,6 +45,38 @@ async fn what_is_published_is_found_by_its_words_and_by_its_digest() {
     assert!(published.has_ended(day(31)), "the timestamp ends first");
 }
 
+/// INV-COST-1: whoever may write to the vendor's directory keeps nobody here waiting: a pipe has no end, a device too many bytes.
+#[test]
+fn what_is_no_file_is_not_read_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    for part in ["metadata", "targets"] {
+        std::fs::create_dir(dir.path().join(part)).unwrap();
+        let pipe = dir.path().join(part).join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join(part).join("zero")).unwrap();
+    }
+    for name in ["pipe", "zero"] {
+        let (sender, answers) = std::sync::mpsc::channel();
+        let source = directory(dir.path().to_owned());
+        std::thread::spawn(move || {
+            let metadata = source.metadata(name, 1000).map(drop);
+            drop(sender.send((metadata, source.image(name).map(drop))));
+        });
+        let (metadata, image) = answers.recv_timeout(crate::world::PATIENCE).expect("at once");
+        for refused in [metadata, image] {
+            let refused = refused.unwrap_err().to_string();
+            assert!(refused.contains("expected a file"), "{name}: {refused}");
+        }
+    }
+    // What is one has its bound.
+    put(&dir.path().join("metadata/long"), &[0; 1001]);
+    put(&dir.path().join("metadata/fits"), &[0; 1000]);
+    let source = directory(dir.path().to_owned());
+    assert_eq!(source.metadata("long", 1000).unwrap_err().kind(), std::io::ErrorKind::FileTooLarge);
+    assert_eq!(source.metadata("fits", 1000).unwrap(), Some(vec![0; 1000]));
+    assert_eq!(source.metadata("none", 1000).unwrap(), None);
+}
+
 /// INV-FRESH-1: from a publication that is taken, each single change is refused for what it is, and nothing of it counts.
 #[tokio::test]
 async fn a_repository_with_one_thing_wrong_is_refused_for_that_and_the_old_one_counts() {
