@@ -91,6 +91,9 @@ pub struct Limits {
     /// How many messages on the bus are remembered, so that a second attempt costs no second append; 136 bytes each. And
     /// as many records of quarantine, 48 bytes each.
     pub known: usize,
+    /// Check-ins of one gateway at a time, until their work has ended. One more gets 503 and a time to wait: whatever a
+    /// gateway does, the check-ins of the others wait behind so many of it and no more.
+    pub check_ins_max: usize,
     /// How long open requests may take to end at a shutdown, before they are cut off.
     pub shutdown_time_max: Duration,
     /// How long a certificate lives, control's own too. A station renews it after two thirds of that.
@@ -123,6 +126,8 @@ impl Default for Limits {
             query_time_max: Duration::from_secs(600),
             uplinks_max: 16,
             known: 65_536,
+            // Twice what a gateway of ours has under way.
+            check_ins_max: 64,
             shutdown_time_max: Duration::from_secs(10),
             certificate_life: 90 * DAY,
             key_grace: 7 * DAY,

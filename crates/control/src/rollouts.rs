@@ -37,7 +37,7 @@ use draft::{DraftError, Found, Members, Named};
 use evidence::event::Said;
 use model::{DeviceId, ProductId, RolloutId, Timestamp, Version, told as text_of};
 use rollout::{Answer, Command, Event, Happened, Moment, Position, Saved, State};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -177,17 +177,23 @@ impl Rollouts {
     }
 
     /// Takes a device's manifest, and says what the Director answers to it. Unless `may_issue`, no device gets a permit.
+    /// `room` is what it takes of the room that there is, until its work has ended.
     pub async fn check_in(
         &self,
         sealed: Sealed,
         may_issue: bool,
+        room: impl Send + 'static,
     ) -> Result<Answered, CheckInError> {
         if let Some(answer) = self.at_once(&sealed, may_issue, now())? {
             return Ok(answer);
         }
         // To its end, also if the gateway hangs up: between the commit and the book nobody may go away.
         let this = self.clone();
-        let work = tokio::spawn(async move { this.check_in_in_turn(sealed, may_issue).await });
+        let work = tokio::spawn(async move {
+            let answer = this.check_in_in_turn(sealed, may_issue).await;
+            drop(room);
+            answer
+        });
         work.await.unwrap_or_else(|_| Err(RegistryError::GivenUp.into()))
     }
 
@@ -220,8 +226,9 @@ impl Rollouts {
         let CheckedIn { device, kept, .. } = checked;
         let leave = kept.events;
         let mut book = self.book_mut();
-        // Another one of this device was faster: what was looked at is not what holds.
-        if book.manifest(&device).is_none_or(|known| known.number + 1 != kept.number) {
+        // Another one of this device was faster, or is being written: what was looked at is not what holds.
+        let is_next = book.manifest(&device).is_some_and(|known| known.number + 1 == kept.number);
+        if !is_next || book.is_being_written(&device) {
             return Ok(None);
         }
         book.keep(device, kept);
@@ -230,10 +237,23 @@ impl Rollouts {
 
     async fn check_in_in_turn(
         &self,
-        mut sealed: Sealed,
+        sealed: Sealed,
         may_issue: bool,
     ) -> Result<Answered, CheckInError> {
         let _turn = self.0.turn.lock().await;
+        // Until it is written and in the book, nothing that this device says is answered beside it.
+        self.book_mut().writes(Some(sealed.device.id.clone()));
+        let answer = self.take_check_in(sealed, may_issue).await;
+        self.book_mut().writes(None);
+        answer
+    }
+
+    /// To be called by who holds the turn, in a task that nobody gives up.
+    async fn take_check_in(
+        &self,
+        mut sealed: Sealed,
+        may_issue: bool,
+    ) -> Result<Answered, CheckInError> {
         let at = now();
         let directory = self.0.registry.directory();
         let id = sealed.device.id.clone();
@@ -380,7 +400,7 @@ impl Rollouts {
             let number = book.next_number();
             let mut told = vec![told::created(&live, at)];
             if is_started {
-                book.fits(number, &live, Command::Start)?;
+                book.fits(number, &live, Command::Start, moment(at))?;
                 let moved = live.moved(number, vec![Event::Command(Command::Start)], moment(at));
                 told.extend(told::moved(&live, &moved, Mover::Operator, at));
                 live.saved.state = moved.state;
@@ -479,8 +499,9 @@ impl Rollouts {
         let unfit = {
             let book = self.book();
             let live = book.live(number).ok_or_else(unknown)?;
-            let unfit = book.fits(number, live, command).err();
-            unfit.map(|unfit| (told::refused(live, word, &unfit, now()), unfit))
+            let at = now();
+            let unfit = book.fits(number, live, command, moment(at)).err();
+            unfit.map(|unfit| (told::refused(live, word, &unfit, at), unfit))
         };
         if let Some((said, unfit)) = unfit {
             // A move that is refused is an event (INV-STATE-1); there is nothing else to write.
@@ -650,7 +671,7 @@ impl Rollouts {
     /// Does what rollouts wait for, until `draining`. One of these runs in a process.
     pub(crate) async fn run(self, tasks: TaskTracker, draining: impl Future<Output = ()>) {
         let mut draining = std::pin::pin!(draining);
-        let mut hand = Hand { rollouts: self.clone(), tasks, memory: Memory::default() };
+        let mut hand = Hand::new(self.clone(), tasks);
         loop {
             let wait = hand.round().await;
             tokio::select! {
@@ -783,6 +804,9 @@ struct Memory {
     asked: HashMap<Number, Asking>,
     /// Waves whose cohort was nobody, and when that was.
     nobody: HashMap<Number, tokio::time::Instant>,
+    /// Rollouts that had given leave when this process started, and until when nobody of theirs is called silent: while
+    /// control did not run there was nobody to whom they could have shown anything.
+    unheard: Option<(BTreeSet<Number>, tokio::time::Instant)>,
 }
 
 struct Asking {
@@ -791,6 +815,29 @@ struct Asking {
 }
 
 impl Hand {
+    fn new(rollouts: Rollouts, tasks: TaskTracker) -> Self {
+        let numbers: BTreeSet<Number> = {
+            let book = rollouts.book();
+            let awaits = |number: &&Number| book.live(**number).is_some_and(Live::awaits);
+            book.followed().iter().filter(awaits).copied().collect()
+        };
+        // Each device has time for two check-ins.
+        let until = tokio::time::Instant::now() + 2 * rollouts.0.director.terms().check_in_every;
+        let memory = Memory { unheard: Some((numbers, until)), ..Memory::default() };
+        Self { rollouts, tasks, memory }
+    }
+
+    fn is_unheard(&mut self, number: Number) -> bool {
+        match &self.memory.unheard {
+            Some((_, until)) if *until <= tokio::time::Instant::now() => {
+                self.memory.unheard = None;
+                false
+            }
+            Some((numbers, _)) => numbers.contains(&number),
+            None => false,
+        }
+    }
+
     /// Does what is due now. Says how long to wait, if nothing stirs.
     async fn round(&mut self) -> Duration {
         loop {
@@ -845,6 +892,7 @@ impl Hand {
                 }
                 Ok(moved)
             }
+            Due::Overdue { number } if self.is_unheard(number) => Ok(false),
             Due::Overdue { number } => {
                 let at = moment(now());
                 rollouts.feed(number, move |book| book.overdue(number, at, OVERDUE_MAX)).await
@@ -871,5 +919,97 @@ impl Hand {
         self.memory.nobody.remove(&number);
         let event = Event::Opened { wave, opened };
         self.rollouts.feed(number, |_| vec![event]).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::{Answer as Rows, Ownership, QueryError, Role};
+    use model::envelope::Algorithm;
+    use model::manifest::{Manifest, Trusted};
+    use model::{Counter, KeyId};
+    use std::pin::Pin;
+    use trust::cose::Signer as _;
+
+    struct Nobody;
+
+    impl Query for Nobody {
+        fn query(
+            &self,
+            _: Ask,
+        ) -> Pin<Box<dyn Future<Output = Result<Rows, QueryError>> + Send + '_>> {
+            Box::pin(async { Err(QueryError::Failed("there is no store".into())) })
+        }
+    }
+
+    fn sealed(registry: &Registry, sequence: u64, images: u64) -> Sealed {
+        let device = DeviceId::new("pump-1").unwrap();
+        let known =
+            |version| Trusted { root: 1, timestamp: version, snapshot: version, targets: version };
+        let manifest = Manifest {
+            device: device.clone(),
+            components: vec![],
+            director: Trusted::default(),
+            images: known(images),
+            outcome: None,
+        };
+        Sealed {
+            device: registry.directory().device(&device).unwrap().clone(),
+            key: KeyId([7; 32]),
+            counter: Counter { epoch: 1, sequence },
+            payload: manifest.encode().into(),
+            manifest,
+        }
+    }
+
+    /// INV-REPLAY-1: the second of them is answered at once, as if nothing were new, while the first is being written.
+    #[tokio::test]
+    async fn what_came_while_another_word_of_its_device_was_being_written_is_not_taken_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(&dir.path().join("r.sqlite"), "site", "").await.unwrap();
+        let entry = Ownership { serial: "pump-1".into(), role: Role::Device, zone: "z".into() };
+        registry.list(&entry, now()).await.unwrap();
+        let draw = || keys::file::draw(Algorithm::Ed25519).unwrap();
+        let (offline, key, metrics) = ([draw(), draw()], draw(), Metrics::new().unwrap());
+        let root = crate::director::first_root(&offline, key.public(), now()).unwrap();
+        let terms = crate::director::Terms::default();
+        let director = Director::open(key, vec![root], terms, metrics.clone()).unwrap();
+        let (releases, query) = (Releases::none(), Arc::new(Nobody));
+        let opened = Rollouts::open(registry.clone(), releases, director.into(), query, metrics);
+        let rollouts = opened.await.unwrap();
+        let check_in = |sequence, images| {
+            let (rollouts, sealed) = (rollouts.clone(), sealed(&registry, sequence, images));
+            tokio::spawn(async move { rollouts.check_in(sealed, true, ()).await.map(drop) })
+        };
+        check_in(1, 1).await.unwrap().unwrap();
+        check_in(2, 1).await.unwrap().unwrap();
+
+        let (go_on, wait) = tokio::sync::oneshot::channel::<()>();
+        let writer = registry.clone();
+        let busy = tokio::spawn(async move {
+            let work = writer.step(move |_| {
+                Box::pin(async move {
+                    drop(wait.await);
+                    Ok::<_, RegistryError>(())
+                })
+            });
+            work.await.unwrap();
+        });
+        let news = check_in(3, 2);
+        while rollouts.0.turn.try_lock().is_ok() {
+            tokio::task::yield_now().await;
+        }
+        let as_before = check_in(4, 1);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        go_on.send(()).unwrap();
+        busy.await.unwrap();
+        news.await.unwrap().unwrap();
+        as_before.await.unwrap().unwrap();
+        let again = check_in(4, 1).await.unwrap().unwrap_err();
+        assert!(matches!(again, CheckInError::Refused(Refused::Replayed { .. })), "{again}");
+        check_in(5, 1).await.unwrap().unwrap();
     }
 }

@@ -47,6 +47,7 @@ pub(crate) struct Station {
     pub bus_key: MacKey,
     pub uplinks: Arc<Semaphore>,
     pub turns: Turns,
+    pub check_ins: Turns,
     pub director: Arc<Director>,
     pub releases: Releases,
     pub rollouts: Rollouts,

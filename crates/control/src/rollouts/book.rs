@@ -116,6 +116,11 @@ impl Live {
         }
     }
 
+    /// Whether somebody has to show something within a time.
+    pub fn awaits(&self) -> bool {
+        !self.dues.is_empty()
+    }
+
     fn forget_permits(&mut self) {
         self.permits = HashMap::new();
         self.dues = BTreeSet::new();
@@ -267,6 +272,8 @@ pub struct Book {
     followed: BTreeSet<Number>,
     /// Of which nothing may be armed, without those that nobody can hold an order of any more.
     halted: BTreeSet<Number>,
+    /// Whose check-in is being written now.
+    writing: Option<DeviceId>,
 }
 
 /// What a device runs because of a rollout, as it was last ordered: to name it on is no new word of the Director.
@@ -357,6 +364,15 @@ impl Book {
         self.manifests.insert(device, kept);
     }
 
+    /// Whose check-in is being written from now on.
+    pub fn writes(&mut self, device: Option<DeviceId>) {
+        self.writing = device;
+    }
+
+    pub fn is_being_written(&self, device: &DeviceId) -> bool {
+        self.writing.as_ref() == Some(device)
+    }
+
     fn follow(&mut self) {
         let is_followed = |(number, live): &(&Number, &Live)| match live.state().phase {
             Phase::Planned | Phase::Aborted => false,
@@ -385,7 +401,13 @@ impl Book {
     }
 
     /// Whether a command may be carried out at all, beside what the rollout's own state says to it.
-    pub fn fits(&self, number: Number, live: &Live, command: Command) -> Result<(), Unfit> {
+    pub fn fits(
+        &self,
+        number: Number,
+        live: &Live,
+        command: Command,
+        now: Moment,
+    ) -> Result<(), Unfit> {
         let product = || live.plan().product.clone();
         let begins = matches!(
             (command, &live.state().phase),
@@ -406,7 +428,8 @@ impl Book {
         {
             return Err(Unfit::Overtaken { other: other.id().clone(), product: product() });
         }
-        Ok(())
+        // There was room when it was made, and others may have begun since. What has to be taken back finds room below.
+        if command == Command::Start { self.expect_room(now) } else { Ok(()) }
     }
 
     /// What an event makes of a rollout.

@@ -44,6 +44,7 @@ pub(crate) async fn check_in(station: &Station, call: Call) -> Result<Response, 
     expect_media_type(&call.head.headers, "application/cose")?;
     let Of { device } = call.query_string()?;
     let device = DeviceId::new(device).map_err(bad_name)?;
+    let room = station.check_ins.take(gateway.id.clone())?;
     let body = call.body(CHECK_IN_BYTES_MAX).await?;
     // The body may have taken its time, and a revocation does not wait for it.
     let directory = station.registry.directory();
@@ -52,7 +53,10 @@ pub(crate) async fn check_in(station: &Station, call: Call) -> Result<Response, 
     let grace = station.limits.key_grace;
     let sealed = checkin::open(&body, &device, &gateway_now, &directory, grace, now());
     let answer = match sealed {
-        Ok(sealed) => station.rollouts.check_in(sealed, station.ledger.may_widen().is_ok()).await,
+        Ok(sealed) => {
+            let may_issue = station.ledger.may_widen().is_ok();
+            station.rollouts.check_in(sealed, may_issue, room).await
+        }
         Err(refused) => Err(refused.into()),
     };
     let label = match &answer {

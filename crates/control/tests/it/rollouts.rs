@@ -775,6 +775,77 @@ async fn who_is_silent_counts_as_failed_until_he_shows_what_he_runs() {
     assert_eq!(plant.violations(), 0);
 }
 
+/// Nobody could say anything to a control plane that did not run.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_overdue_when_control_started_has_time_to_show_what_he_runs() {
+    let mut plant = Plant::new().await;
+    let more = json!({ "waves": [{ "percent": 100 }], "signals": [], "prove_within_ms": 2000 });
+    plant.create(order(more)).await;
+    plant.stage("r-1", 1, "installing").await;
+    let reached = plant.all_check_in().await;
+    assert_eq!(reached.len(), PUMPS);
+    let last = now().as_us() / 1000 + 4000;
+    let mut plant = plant
+        .restart_after(|_| {
+            while now().as_us() / 1000 < last {
+                std::thread::yield_now();
+            }
+        })
+        .await;
+    plant.install(&reached).await;
+    let done = plant.phase("r-1", "completed").await;
+    assert_eq!((done.counts.proven, done.counts.silent), (PUMPS as u64, 0));
+    let told = plant.told_of("r-1").await;
+    assert!(!told.contains(&"device.silent".into()), "{told:?}");
+}
+
+/// INV-COST-1: a gateway that floods takes the places of its own devices, and of no other gateway's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_has_so_many_check_ins_at_a_time_and_no_more() {
+    let mut plant = Plant::new().await;
+    let other = plant.world.gateway("gw-2").await;
+    let (go_on, wait) = tokio::sync::oneshot::channel::<()>();
+    let registry = plant.world.control.registry().clone();
+    let busy = tokio::spawn(async move {
+        let work = registry.step(move |_| {
+            Box::pin(async move {
+                drop(wait.await);
+                Ok::<_, control::registry::RegistryError>(())
+            })
+        });
+        work.await.unwrap();
+    });
+    let url = |device: &DeviceId| {
+        format!("{}{}?device={device}", plant.world.base(), path::GATEWAY_CHECK_IN)
+    };
+    let send = |http: reqwest::Client, url: String, message: Vec<u8>| {
+        tokio::spawn(async move {
+            let request = http.post(url).header("content-type", "application/cose");
+            Got::of(request.body(message)).await
+        })
+    };
+    let mut sent = Vec::new();
+    for n in 0..80 {
+        let pump = &mut plant.pumps[n % 5];
+        pump.running = digest_of(&[n as u8]);
+        sent.push(send(plant.http.clone(), url(&pump.station.id.clone()), pump.sealed()));
+    }
+    plant.world.counted("plimsoll_control_refused_total{reason=\"busy\"}", 16).await;
+    let pump = &mut plant.pumps[7];
+    pump.running = digest_of(b"another");
+    let theirs = plant.world.http(Some(&other.tls));
+    let welcome = send(theirs, url(&pump.station.id.clone()), pump.sealed());
+    go_on.send(()).unwrap();
+    busy.await.unwrap();
+    assert_eq!(welcome.await.unwrap().status, 200);
+    let mut refused = 0;
+    for got in sent {
+        let got = got.await.unwrap();
+        refused += usize::from(got.status == 503 && got.refusal().1 == "busy");
+    }
+    assert_eq!(refused, 16);
+}
+
 /// INV-FRESH-1: a bad release was taken back. A registry and a log from before that know it as one that goes out.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_restored_registry_thinks_is_going_out_waits_for_a_person() {

@@ -135,7 +135,7 @@ impl Site {
 
     fn start(&mut self, number: Number) {
         let live = self.book.live(number).unwrap();
-        self.book.fits(number, live, Command::Start).unwrap();
+        self.book.fits(number, live, Command::Start, moment(at(self.now))).unwrap();
         self.feed(number, Event::Command(Command::Start));
     }
 
@@ -323,7 +323,7 @@ fn a_second_rollout_begins_only_where_no_other_is_under_way() {
     let elsewhere = site.order("r-3", NEWER, json!({ "cohort": { "zones": ["yard"] } }));
     let fits = |site: &Site, number, command| {
         let live = site.book.live(number).unwrap();
-        site.book.fits(number, live, command)
+        site.book.fits(number, live, command, moment(at(site.now)))
     };
     let refused = fits(&site, second, Command::Start).unwrap_err();
     assert!(matches!(refused, Unfit::UnderWay { .. }), "{refused}");
@@ -358,7 +358,7 @@ fn the_newest_rollout_that_has_reached_a_device_decides() {
     assert!(live.permits.is_empty());
     site.feed(second, Event::Command(Command::Abort));
     let live = site.book.live(first).unwrap();
-    let refused = site.book.fits(first, live, Command::Revert).unwrap_err();
+    let refused = site.book.fits(first, live, Command::Revert, moment(at(site.now))).unwrap_err();
     assert!(matches!(refused, Unfit::Overtaken { .. }), "{refused}");
 }
 
@@ -415,6 +415,28 @@ fn what_is_due_is_told_once_for_each_time_and_revision() {
     site.now += 31;
     let overdue = site.book.overdue(number, moment(at(site.now)), 100);
     assert!(matches!(&overdue[..], [Event::Overdue { device, .. }] if *device == id(reached[2])));
+}
+
+/// INV-ROLL-1: what is written and not begun takes no room in a lease. What begins could be halted, and has to be named then.
+#[test]
+fn no_more_rollouts_are_under_way_than_a_lease_can_name() {
+    let mut site = Site::new();
+    let numbers: Vec<Number> = (0..HALTED_MAX + 6)
+        .map(|n| site.order(&format!("r-{n}"), NEW, json!({ "product": format!("app-{n}") })))
+        .collect();
+    let fits = |site: &Site, number| {
+        let live = site.book.live(number).unwrap();
+        site.book.fits(number, live, Command::Start, moment(at(site.now)))
+    };
+    for number in &numbers[..HALTED_MAX] {
+        assert_eq!(fits(&site, *number), Ok(()));
+        site.feed(*number, Event::Command(Command::Start));
+    }
+    let refused = fits(&site, numbers[HALTED_MAX]);
+    assert_eq!(refused, Err(Unfit::TooManyHalted { found: HALTED_MAX }));
+    // One that ends makes room for one.
+    site.feed(numbers[0], Event::Command(Command::Abort));
+    assert_eq!(fits(&site, numbers[HALTED_MAX]), Ok(()));
 }
 
 #[test]
