@@ -26,7 +26,7 @@ help: ## this list
 up: ## the whole road on this machine: control, bus, store, a gateway, two devices (ARGS="--data D --port-base N")
 	$(cargo)
 	$(cc)
-	cargo build -p cli -p agent -p gateway
+	cargo build -p cli -p agent -p gateway -p app
 	@exec target/debug/plimsoll up $(ARGS)
 
 build: ## every executable, in target/debug

@@ -187,6 +187,31 @@ impl Release {
     }
 }
 
+/// What the vendor of `plimsoll up` has done at its first start: it is there, and has published this release. A later build of
+/// the image changes nothing: what is published stays. Says where the image lies that is published.
+pub fn first(dir: &Path, release: model::Release, image: &Path, now: Timestamp) -> Result<PathBuf> {
+    let disk = &RealDisk;
+    disk.create_dir_all(dir).with_context(|| format!("making {dir:?}"))?;
+    let home = Home { disk, dir };
+    let _lock = home.lock()?;
+    if !disk.exists(&home.metadata().join(Role::Timestamp.file()))? {
+        home.init(now)?;
+    }
+    let place = home.targets().join(format!("{}/{}", release.product, release.version));
+    let published = match disk.exists(&place)? {
+        true => disk.list(&place)?.into_iter().map(|name| place.join(name)).next(),
+        false => None,
+    };
+    let (target, _) = home.publish(release, published.as_deref().unwrap_or(image), now)?;
+    Ok(home.targets().join(target.file_name(true)))
+}
+
+/// Where the vendor's repository lies, and its first root.
+pub fn repository(dir: &Path) -> (PathBuf, PathBuf) {
+    let home = Home { disk: &RealDisk, dir };
+    (home.repository(), home.metadata().join(Role::Root.versioned_file(1)))
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Done {
     Published,

@@ -2,11 +2,12 @@
 
 use crate::client::Client;
 use crate::station::{self, Station, now, until_signal};
-use crate::{log, maker, say};
+use crate::{log, maker, release, say};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use api::{Ask, Ownership, Role};
 use disk::{DirLock, RealDisk, SharedDisk};
 use gateway::Gateway;
+use model::{SecurityVersion, Timestamp, Version};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,14 @@ use tokio::process::{Child, ChildStdin, Command};
 
 /// The zone of everything that `up` starts.
 pub const ZONE: &str = "hall";
+/// What the devices run, published by a vendor of our own, so that there is something to update.
+const PRODUCT: &str = "pump-app";
+const FIRST: Version = Version::new(1, 0, 0);
+const FIRST_PROGRAM: &str = "pump-app-1-0";
+const NEXT_PROGRAM: &str = "pump-app-1-1";
+const HARDWARE: &str = "plimsoll-linux-amd64";
+/// So that a newcomer need not wait for a minute.
+const CHECK_IN_MS: &str = "2000";
 const GATEWAY: &str = "gw-1";
 /// How long a device may take to end: its agent tries for two seconds to send what it has. One whose `up` was killed takes
 /// as long, and the next `up` waits for it.
@@ -42,8 +51,10 @@ pub async fn run(data: &Path, options: &Options) -> Result<()> {
     log::start(false);
     let start = Instant::now();
     log::line(format_args!("Plimsoll {}", env!("CARGO_PKG_VERSION")));
+    let mut options = options.clone();
+    let application = Application::published(data, &mut options.station)?;
     let mut station = Station::start(data, &options.station).await?;
-    let ended = with_gateway(data, options, &mut station, start).await;
+    let ended = with_gateway(data, &options, application.as_ref(), &mut station, start).await;
     let closed = station.end().await;
     ended.and(closed)
 }
@@ -51,13 +62,16 @@ pub async fn run(data: &Path, options: &Options) -> Result<()> {
 async fn with_gateway(
     data: &Path,
     options: &Options,
+    application: Option<&Application>,
     station: &mut Station,
     start: Instant,
 ) -> Result<()> {
     let (mut gateway, _lock) = start_gateway(data, options, station).await?;
-    let ended = match start_devices(data, options, station).await {
+    let ended = match start_devices(data, options, application, station).await {
         Ok(mut devices) => {
-            let ended = serve(data, options, station, &mut gateway, &mut devices, start).await;
+            let vendor = application.map(|application| application.vendor.as_path());
+            let ended =
+                serve(data, options, vendor, station, &mut gateway, &mut devices, start).await;
             say!("ending          devices, gateway, control, store, bus");
             for device in &mut devices {
                 device.end().await;
@@ -74,6 +88,7 @@ async fn with_gateway(
 async fn serve(
     data: &Path,
     options: &Options,
+    vendor: Option<&Path>,
     station: &mut Station,
     gateway: &mut Gateway,
     devices: &mut [Device],
@@ -82,7 +97,7 @@ async fn serve(
     let heard = async {
         first_reading(data).await?;
         log::line(format_args!("\n  first reading after {:.1} s\n", start.elapsed().as_secs_f64()));
-        how_to_ask(data, options);
+        how_to_ask(data, options, vendor);
         until_signal().await
     };
     tokio::select! {
@@ -110,7 +125,7 @@ async fn first_reading(data: &Path) -> Result<()> {
     }
 }
 
-fn how_to_ask(data: &Path, options: &Options) {
+fn how_to_ask(data: &Path, options: &Options, vendor: Option<&Path>) {
     let program = std::env::current_exe()
         .map_or_else(|_| "plimsoll".into(), |path| path.display().to_string());
     let here = std::env::current_dir().map(|dir| format!("{}/", dir.display())).unwrap_or_default();
@@ -127,6 +142,20 @@ fn how_to_ask(data: &Path, options: &Options) {
         "  {program} query{data} \"select device, count(*) as readings, max(time) as newest from readings group by device\""
     );
     say!("  {program} device list{data}\n");
+    if let (Some(vendor), Ok(next)) = (vendor, beside_us(NEXT_PROGRAM)) {
+        let next = next.display().to_string();
+        say!(
+            "Publish a release, as the vendor of what the devices run; then roll it out, and watch:\n"
+        );
+        say!(
+            "  {program} release publish --vendor {} --product {PRODUCT} --release 1.1.0 --hardware {HARDWARE} --security-version 1 {}",
+            vendor.display(),
+            next.strip_prefix(&here).unwrap_or(&next)
+        );
+        say!("  {program} releases{data} --refresh");
+        say!("  {program} rollout create{data} docs/examples/pump-1.1.json");
+        say!("  {program} rollout show{data} pump-1.1\n");
+    }
     say!(
         "Ctrl-C ends it; started again, it goes on where it was. (API: https://127.0.0.1:{})",
         options.station.port_base
@@ -177,10 +206,70 @@ struct Device {
     _stdin: Option<ChildStdin>,
 }
 
-async fn start_devices(data: &Path, options: &Options, station: &Station) -> Result<Vec<Device>> {
-    let mut devices = vec![
-        start_device(data, options, station, "host-1", &["--source".into(), "host".into()]).await?,
-    ];
+/// The application that the devices run: its first image, as it is published, and what the agent is told of it.
+struct Application {
+    vendor: PathBuf,
+    image: PathBuf,
+    args: Vec<String>,
+}
+
+impl Application {
+    /// Without a vendor of the operator's there is one of ours, in `vendor/`; its first release is published at the first start.
+    fn published(data: &Path, station: &mut station::Options) -> Result<Option<Self>> {
+        let Ok(program) = beside_us(FIRST_PROGRAM) else { return Ok(None) };
+        if station.images.is_some() {
+            return Ok(None);
+        }
+        let vendor = data.join("vendor");
+        let release = model::Release {
+            product: PRODUCT.parse()?,
+            version: FIRST,
+            security_version: SecurityVersion(1),
+            hardware: vec![HARDWARE.parse()?],
+            must_pass: Vec::new(),
+        };
+        let now = Timestamp(i64::try_from(now().as_secs())? * 1_000_000);
+        let image = release::first(&vendor, release, &program, now)
+            .context("cannot publish what the devices are to run")?;
+        let (repository, root) = release::repository(&vendor);
+        let director = text(&data.join("director/1.root.json"))?;
+        let args = [
+            ["--app", PRODUCT],
+            ["--director-root", &director],
+            ["--image-root", &text(&root)?],
+            ["--check-in-ms", CHECK_IN_MS],
+        ];
+        let args = args.concat().into_iter().map(str::to_owned).collect();
+        (station.images, station.image_root) = (Some(repository), Some(root));
+        Ok(Some(Self { vendor, image, args }))
+    }
+
+    /// What a factory does: the first image, once.
+    async fn provision(&self, agent: &Path, dir: &Path) -> Result<()> {
+        if dir.join("update").join(PRODUCT).join("component.json").exists() {
+            return Ok(());
+        }
+        let status = Command::new(agent)
+            .args(["provision", "--data", &text(dir)?, "--product", PRODUCT])
+            .args(["--hardware", HARDWARE, "--release", &FIRST.to_string()])
+            .args(["--security-version", "1", &text(&self.image)?])
+            .stdout(Stdio::null())
+            .status()
+            .await?;
+        ensure!(status.success(), "{} cannot be given its first image ({status})", dir.display());
+        Ok(())
+    }
+}
+
+async fn start_devices(
+    data: &Path,
+    options: &Options,
+    application: Option<&Application>,
+    station: &Station,
+) -> Result<Vec<Device>> {
+    let host = ["--source".to_owned(), "host".to_owned()];
+    let mut devices =
+        vec![start_device(data, options, application, station, "host-1", &host).await?];
     say!("device host-1   measures this host");
     let shipped = PathBuf::from("recordings/host.csv");
     match options.replay.clone().or_else(|| shipped.exists().then_some(shipped)) {
@@ -190,7 +279,8 @@ async fn start_devices(data: &Path, options: &Options, station: &Station) -> Res
             if options.as_of == "now" {
                 source.push("--loop".into());
             }
-            devices.push(start_device(data, options, station, "replay-1", &source).await?);
+            let device = start_device(data, options, application, station, "replay-1", &source);
+            devices.push(device.await?);
             say!("device replay-1 plays {} as of {}", file.display(), options.as_of);
         }
         None => say!("device replay-1 has nothing to play: give it --replay FILE"),
@@ -201,6 +291,7 @@ async fn start_devices(data: &Path, options: &Options, station: &Station) -> Res
 async fn start_device(
     data: &Path,
     options: &Options,
+    application: Option<&Application>,
     station: &Station,
     name: &'static str,
     source: &[String],
@@ -224,11 +315,15 @@ async fn start_device(
         .open(data.join(format!("logs/{name}.log")))?;
     let port = options.station.port_base;
     until_free(&dir, name).await?;
+    if let Some(application) = application {
+        application.provision(&agent, &dir).await?;
+    }
     let mut child = Command::new(&agent)
         .args(["run", "--data", &text(&dir)?, "--est", &format!("https://127.0.0.1:{port}")])
         .args(["--site-ca", &text(&data.join("site/ca.pem"))?])
         .args(["--gateway", &format!("{GATEWAY}@127.0.0.1:{}", port + 1)])
         .args(source)
+        .args(application.map_or(&[][..], |application| &application.args))
         .arg("--end-with-stdin")
         .stdin(Stdio::piped())
         .stdout(log.try_clone()?)
