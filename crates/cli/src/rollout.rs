@@ -4,10 +4,15 @@ use crate::Data;
 use crate::client::Client;
 use crate::table::{self, Format};
 use anyhow::{Context, Result};
+use api::event::{Event, Events};
 use api::rollout::{NewRollout, Rollout, RolloutCommand, RolloutDevices, Rollouts};
 use api::{Answer, Cell, Column, path};
 use clap::Subcommand;
+use model::Timestamp;
 use std::path::PathBuf;
+
+/// How many events `show` tells.
+const HISTORY: usize = 12;
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -84,8 +89,10 @@ pub async fn run(command: Command) -> Result<()> {
             return list(&body, json);
         }
         Command::Show { rollout, json, data } => {
+            let client = Client::of(&data.dir)?;
             let at = format!("{}/{rollout}", path::ROLLOUTS);
-            return show(&body(Client::of(&data.dir)?.get(&at).await?).await?, json);
+            show(&body(client.get(&at).await?).await?, json)?;
+            return if json { Ok(()) } else { history(&client, &rollout).await };
         }
         Command::Devices { rollout, json, data } => {
             return devices(&Client::of(&data.dir)?, &rollout, json).await;
@@ -139,6 +146,35 @@ fn show(body: &[u8], json: bool) -> Result<()> {
     ];
     for (count, what) in known.into_iter().filter(|(count, _)| *count > 0) {
         println!("  {count:>6} {what}");
+    }
+    Ok(())
+}
+
+/// The newest events, so that it is told why it halted also when it is long taken back. How it went on with single devices is
+/// told by `devices`.
+async fn history(client: &Client, rollout: &str) -> Result<()> {
+    let at = format!("{}?subject=rollout/{rollout}", path::EVENTS);
+    let page: Events = read(&body(client.get(&at).await?).await?)?;
+    let of_all = |event: &&Event| event.action.starts_with("rollout.");
+    let told: Vec<&Event> = page.events.iter().filter(of_all).collect();
+    println!("  what happened:");
+    for event in &told[told.len().saturating_sub(HISTORY)..] {
+        let time = trust::tuf::time::format(Timestamp(i64::try_from(event.at_ms)? * 1000));
+        let time = time.unwrap_or_default();
+        let detail = match &event.detail {
+            // Digests are for programs: the events themselves have them.
+            serde_json::Value::Object(detail) => detail
+                .iter()
+                .filter(|(name, _)| !name.ends_with("sha256"))
+                .map(|(name, value)| match value.as_str() {
+                    Some(text) => format!(" {name} {text}"),
+                    None => format!(" {name} {value}"),
+                })
+                .collect(),
+            _ => String::new(),
+        };
+        let word = event.action.trim_start_matches("rollout.");
+        println!("    {time}  {:<10} {word}{detail}", event.actor);
     }
     Ok(())
 }
