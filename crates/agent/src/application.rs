@@ -291,6 +291,7 @@ impl Runner {
             args: args.clone(),
             env: self.env(launch),
             piped: self.config.piped,
+            slots: Some(slots_of(launch)),
         };
         let gone = self.teller(What::Gone);
         let started = make_executable(&program.file)
@@ -420,7 +421,7 @@ impl Runner {
         let mut env = self.supervisor.launch().map_or(Vec::new(), |launch| self.env(launch));
         let pid = self.process.as_ref().map_or_else(std::process::id, Process::pid);
         env.push(("PLIMSOLL_PID", pid.to_string()));
-        let program = process::Program { file, args: Vec::new(), env, piped: false };
+        let program = process::Program { file, env, ..process::Program::default() };
         match Process::start(&self.config.attendant, &program, self.teller(What::ScriptGone)) {
             Ok(process) => {
                 let until = Instant::now() + self.config.script_time;
@@ -606,6 +607,12 @@ fn reading(series: &str, unit: Option<&str>, value: Value, now: &Stamp) -> Readi
     const OURS: &str = "written in this program";
     let series = SeriesName::new(series).expect(OURS);
     Reading { time: now.wall, series, value, unit: unit.map(|u| Unit::new(u).expect(OURS)) }
+}
+
+/// Where a slot lies, by one name however the agent was told of it.
+fn slots_of(launch: &Launch) -> PathBuf {
+    let slots = launch.program.parent().unwrap_or(&launch.program);
+    std::fs::canonicalize(slots).unwrap_or_else(|_| slots.to_owned())
 }
 
 /// Whether both are there and are not the same file.

@@ -85,6 +85,9 @@ enum Command {
     #[command(hide = true)]
     Attend {
         parent: u32,
+        /// Ends before whatever else runs out of these slots.
+        #[arg(long, value_name = "DIR")]
+        alone_in: Option<PathBuf>,
         #[arg(last = true, required = true)]
         program: Vec<OsString>,
     },
@@ -337,9 +340,9 @@ fn run(command: Command) -> Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(launch::run(config, stdin))
         }
-        Command::Attend { parent, program } => {
+        Command::Attend { parent, alone_in, program } => {
             let (program, args) = program.split_first().context("no program")?;
-            let error = process::attend(parent, Path::new(program), args);
+            let error = process::attend(parent, alone_in.as_deref(), Path::new(program), args);
             let _ = writeln!(std::io::stderr(), "cannot execute {}: {error}", program.display());
             std::process::exit(process::NOT_EXECUTED)
         }

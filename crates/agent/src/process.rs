@@ -9,12 +9,19 @@
 //! is unsafe to write. So we start our own executable as an **attendant** (`plimsoll-agent attend`), which asks for it and then
 //! becomes the program ([`attend`]): same process, same number, the program's own file in `/proc/PID/exe`.
 //!
-//! A process that leaves its group (`setsid`) is out of reach, here as for any supervisor without a control group.
+//! A process that leaves its group (`setsid`), or whose agent was killed by SIGKILL, is not reached by that. So before a slot's program
+//! starts, its attendant ends whatever is left of earlier ones ([`end_others`]): two of them never run at once. Who runs another
+//! file than the slots' and has thrown away the environment that it was given stays out of reach, as for any supervisor without a
+//! control group.
 
 use crate::supervisor::Exit;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal,
+};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
@@ -26,6 +33,15 @@ pub const ATTENDANT: &str = "/proc/self/exe";
 
 /// The attendant's exit code when it could not become the program, as a shell's.
 pub const NOT_EXECUTED: i32 = 126;
+
+/// In the environment of whatever is started out of a slot: where its slots lie, by which what is left of it is found.
+pub const SLOTS: &str = "PLIMSOLL_SLOTS";
+
+/// How often and how long an attendant waits for those whom it has killed: two seconds.
+const OTHERS_MAX: u32 = 200;
+const OTHERS_WAIT: Duration = Duration::from_millis(10);
+/// How much of another process's environment is looked through. Linux gives arguments and environment a quarter of the stack.
+const ENVIRONMENT_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 /// How often and how long an attendant waits for a file that somebody still has open for writing: a process that was forked in
 /// that moment, and has not executed its own program yet.
@@ -40,6 +56,8 @@ pub struct Program {
     pub env: Vec<(&'static str, String)>,
     /// Whether what it prints comes back, or goes where ours goes.
     pub piped: bool,
+    /// Where the product's slots lie, absolute, if it runs out of one: then nobody else of them runs beside it.
+    pub slots: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -59,7 +77,12 @@ impl Process {
     ) -> io::Result<Self> {
         let output = || if program.piped { Stdio::piped() } else { Stdio::inherit() };
         let mut command = Command::new(attendant);
-        command.arg("attend").arg(std::process::id().to_string()).arg("--").arg(&program.file);
+        command.arg("attend").arg(std::process::id().to_string());
+        match &program.slots {
+            Some(slots) => command.arg("--alone-in").arg(slots).env(SLOTS, slots),
+            None => command.env_remove(SLOTS),
+        };
+        command.arg("--").arg(&program.file);
         command.args(&program.args).envs(program.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::piped()).stdout(output()).stderr(output()).process_group(0);
         let mut child = command.spawn()?;
@@ -132,7 +155,12 @@ fn wait(pid: Pid) {
 }
 
 /// The attendant: becomes the program, and dies with its parent from then on. Returns only what went wrong.
-pub fn attend(parent: u32, program: &Path, args: &[OsString]) -> io::Error {
+pub fn attend(
+    parent: u32,
+    alone_in: Option<&Path>,
+    program: &Path,
+    args: &[OsString],
+) -> io::Error {
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
         return error.into();
     }
@@ -140,6 +168,14 @@ pub fn attend(parent: u32, program: &Path, args: &[OsString]) -> io::Error {
     let found = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
     if found.and_then(|pid| u32::try_from(pid).ok()) != Some(parent) {
         return io::Error::other("the process that started it is gone");
+    }
+    match alone_in.map_or(Ok(0), |slots| end_others(slots, parent)) {
+        Ok(0) => {}
+        Ok(n) => {
+            // It goes where the program's words go.
+            let _ = writeln!(io::stderr(), "{n} processes of an earlier start were ended");
+        }
+        Err(error) => return error,
     }
     for _ in 0..BUSY_MAX {
         let error = Command::new(program).args(args).exec();
@@ -149,6 +185,53 @@ pub fn attend(parent: u32, program: &Path, args: &[OsString]) -> io::Error {
         std::thread::sleep(BUSY_WAIT);
     }
     io::ErrorKind::ExecutableFileBusy.into()
+}
+
+/// Kills every process, besides us and the one that started us, that runs a file of these slots, or was started with
+/// [`SLOTS`] saying that it belongs to them, and returns how many there were once none is left. An error: some do not end, or breed
+/// faster than they are ended.
+fn end_others(slots: &Path, parent: u32) -> io::Result<usize> {
+    let file = std::fs::canonicalize(slots)?;
+    let mark = [SLOTS.as_bytes(), b"=", slots.as_os_str().as_bytes()].concat();
+    let spared = [std::process::id(), parent];
+    let mut ended = BTreeSet::new();
+    for _ in 0..OTHERS_MAX {
+        let others: Vec<u32> =
+            processes()?.filter(|pid| !spared.contains(pid) && is_of(*pid, &file, &mark)).collect();
+        if others.is_empty() {
+            return Ok(ended.len());
+        }
+        for pid in others {
+            let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { continue };
+            // What was seen may have ended, and its number be another's: from here on it is one process.
+            let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+            let pid = pid.as_raw_nonzero().get().unsigned_abs();
+            if is_of(pid, &file, &mark) {
+                let _ = pidfd_send_signal(process, Signal::KILL);
+                ended.insert(pid);
+            }
+        }
+        std::thread::sleep(OTHERS_WAIT);
+    }
+    let what = format!("processes of an earlier start out of `{}` do not end", slots.display());
+    Err(io::Error::other(what))
+}
+
+fn processes() -> io::Result<impl Iterator<Item = u32>> {
+    let entries = std::fs::read_dir("/proc")?.flatten();
+    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+}
+
+/// Whether a process runs a file of the slots, replaced since or not, or is marked as theirs. One that has ended is nobody's.
+fn is_of(pid: u32, slots: &Path, mark: &[u8]) -> bool {
+    let of = |name: &str| format!("/proc/{pid}/{name}");
+    if std::fs::read_link(of("exe")).is_ok_and(|file| file.parent() == Some(slots)) {
+        return true;
+    }
+    let mut environment = Vec::new();
+    let read = std::fs::File::open(of("environ"))
+        .and_then(|file| file.take(ENVIRONMENT_BYTES_MAX).read_to_end(&mut environment));
+    read.is_ok() && environment.split(|byte| *byte == 0).any(|entry| entry == mark)
 }
 
 /// Gives the owner the right to execute a file, if he has not got it: what we write is 0600.

@@ -13,7 +13,7 @@ use crate::application::Counts;
 use crate::clock::Clock;
 use crate::link::Place;
 use crate::supervisor::{News, Order};
-use boot::Slot;
+use boot::{Phase, Slot};
 use disk::{DirLock, SharedDisk, is_full};
 use model::manifest::{Component, InstallEnd, Manifest, Outcome, Trusted};
 use model::{DeviceId, ProductId, told};
@@ -33,6 +33,8 @@ const WAIT_MS: u64 = 1_000;
 const AGAIN_MS_MIN: u64 = 250;
 /// Pieces of an image that wait for the disk.
 const PIECES_MAX: usize = 8;
+/// How often a gateway may break off an image that nobody else is asked to go on with, before another one begins it anew.
+const BREAKS_MAX: u32 = 2;
 /// News that wait: each application says a few words a second at the most.
 const NEWS_MAX: usize = 64;
 /// When no slot may start, it is looked at again so often: somebody may mend it by hand.
@@ -112,6 +114,8 @@ struct Talk {
     manifests: Manifests,
     /// The gateway that answered last.
     at: usize,
+    /// When a new lease came, or when nothing could have come yet.
+    new_lease_ms: u64,
 }
 
 struct Running {
@@ -132,6 +136,8 @@ struct Running {
     fetching: Option<Fetching>,
     /// The gateway that is asked for images.
     fetch_at: usize,
+    /// How often it has broken off what nobody else is asked to go on with.
+    broke_off: u32,
     check_in_at_ms: Option<u64>,
     failures: u32,
     metrics: Metrics,
@@ -262,6 +268,7 @@ impl Running {
             checking: None,
             fetching: None,
             fetch_at: 0,
+            broke_off: 0,
             check_in_at_ms,
             failures: 0,
             metrics,
@@ -418,16 +425,57 @@ impl Running {
         let now_ms = self.clock.now().uptime_ms;
         let mut effects = VecDeque::from(self.parts[i].installer.on(event, now_ms));
         while let Some(effect) = effects.pop_front() {
-            let answer = self.carry_out(i, effect).await;
-            let answer = answer.map_err(|source| UpdateError::Product {
-                product: self.parts[i].id.clone(),
-                source,
-            })?;
+            let instead = instead_of(&effect);
+            let answer = match self.carry_out(i, effect).await {
+                Err(error) if error.may_pass() => {
+                    self.not_done(i, &error);
+                    // What was to follow from it does not.
+                    effects.clear();
+                    match instead {
+                        Some(Event::NotFetched(_)) if error.is_full() => {
+                            Some(Event::NotFetched(NotFetched::NoRoom))
+                        }
+                        instead => instead,
+                    }
+                }
+                answer => answer.map_err(|source| UpdateError::Product {
+                    product: self.parts[i].id.clone(),
+                    source,
+                })?,
+            };
             if let Some(event) = answer {
                 effects.extend(self.parts[i].installer.on(event, now_ms));
             }
         }
         Ok(())
+    }
+
+    /// What could not be written before, and may be now: what runs; and that nothing is armed that we did not just arm
+    /// ourselves, unless it may be now (INV-ROLL-1).
+    fn mend(&mut self, i: usize, talk: &Talk, now_ms: u64) -> Result<(), UpdateError> {
+        let part = &mut self.parts[i];
+        let mut mended = part.product.record();
+        if mended.is_ok()
+            && part.product.state().phase() == Phase::Armed
+            && part.product.is_loaded()
+            && !part.installer.is_restarting()
+        {
+            let noted = part.product.notes().install();
+            let rollout = noted.and_then(|noted| noted.order.rollout.as_ref());
+            let halt_within_ms = self.settings.halt_within_ms;
+            if let Err(why) = talk.leases.may_arm(rollout, halt_within_ms, now_ms) {
+                tracing::warn!(product = %part.id, why = why.as_str(), "what is armed still is withdrawn");
+                mended = part.product.withdraw();
+            }
+        }
+        match mended {
+            Ok(()) => Ok(()),
+            Err(error) if error.may_pass() => {
+                self.not_done(i, &error);
+                Ok(())
+            }
+            Err(source) => Err(UpdateError::Product { product: self.parts[i].id.clone(), source }),
+        }
     }
 
     /// The device goes on without it. What it was for comes again with the next check-in.
@@ -458,20 +506,15 @@ impl Running {
             Effect::Fetch(install, order) => {
                 let (version, rollout) =
                     (order.version, order.rollout.as_ref().map(|r| r.as_str()));
-                match part.product.begin(&install, &order) {
-                    Ok(Begun::Whole) => {
+                match part.product.begin(&install, &order)? {
+                    Begun::Whole => {
                         tracing::info!(product = %id, %version, rollout, "is in its slot already");
                         return Ok(Some(Event::Fetched));
                     }
-                    Ok(Begun::From(at)) => {
+                    Begun::From(at) => {
                         tracing::info!(product = %id, %version, rollout, at, of = order.length, "fetches");
                         self.fetch(i, order.digest, at);
                     }
-                    Err(error) if error.is_full() => {
-                        self.not_done(i, &error);
-                        return Ok(Some(Event::NotFetched(NotFetched::NoRoom)));
-                    }
-                    Err(error) => return Err(error),
                 }
             }
             Effect::Arm(install, order) => {
@@ -545,6 +588,7 @@ impl Running {
             clock: self.clock.clone(),
             components,
             outcome: self.outcome(),
+            halt_within_ms: self.settings.halt_within_ms,
         };
         let before = [talk.director.versions(), talk.images.versions()];
         let task = tokio::task::spawn_local(call.answered(talk));
@@ -597,6 +641,9 @@ impl Running {
         };
         self.failures = 0;
         self.metrics.checked_in("answered");
+        for i in 0..self.parts.len() {
+            self.mend(i, &talk, now_ms)?;
+        }
         let Answered { gateway, again_ms, refused, lease } = answered;
         for Refusal { what, label, why } in &refused {
             tracing::warn!(gateway, what, label, why, "refused");
@@ -712,7 +759,7 @@ impl Running {
             }
             result => result,
         };
-        let id = &self.parts[i].id;
+        let id = self.parts[i].id.clone();
         let result =
             result.map_err(|source| UpdateError::Product { product: id.clone(), source })?;
         match result {
@@ -722,8 +769,7 @@ impl Running {
             }
             Err(why) => {
                 self.metrics.broken += 1;
-                // Another one may have more of it, or better.
-                self.fetch_at += 1;
+                self.next_gateway(i, &why)?;
                 if why == NotFetched::Wrong {
                     tracing::warn!(product = %id, "what came is not the image that was ordered");
                     self.metrics.refuse("image", "wrong_digest");
@@ -731,6 +777,29 @@ impl Running {
                 self.decide(i, Event::NotFetched(why)).await
             }
         }
+    }
+
+    /// Another gateway may have more of an image, or better. But once it was wrong in the end, nobody goes on with what another
+    /// one began: whoever gives a false half and breaks off would have it fail over the true half of the next one.
+    fn next_gateway(&mut self, i: usize, why: &NotFetched) -> Result<(), UpdateError> {
+        let part = &mut self.parts[i];
+        let mixes = self.gateways.len() > 1 && part.installer.had_wrong_bytes();
+        if *why == NotFetched::Broken && mixes {
+            self.broke_off += 1;
+            if self.broke_off < BREAKS_MAX {
+                return Ok(());
+            }
+            match part.product.drop_written() {
+                Ok(()) => {}
+                Err(error) if error.may_pass() => self.not_done(i, &error),
+                Err(source) => {
+                    return Err(UpdateError::Product { product: part.id.clone(), source });
+                }
+            }
+        }
+        self.broke_off = 0;
+        self.fetch_at += 1;
+        Ok(())
     }
 
     /// Ends the applications, and what is on the way.
@@ -780,6 +849,21 @@ impl Running {
         });
         let versions = self.talk.as_ref().map(|t| [t.director.versions(), t.images.versions()]);
         self.metrics.show(&parts, lease, versions);
+    }
+}
+
+/// What a product's core hears when something could not be done and the device goes on without it.
+fn instead_of(effect: &Effect) -> Option<Event<'static>> {
+    match effect {
+        Effect::Fetch(..) => Some(Event::NotFetched(NotFetched::Broken)),
+        Effect::Arm(..) => Some(Event::NotArmed(NotArmed::NotWritten)),
+        Effect::Confirm(_) => Some(Event::NotConfirmed),
+        Effect::StopFetch
+        | Effect::CheckIn
+        | Effect::Restart
+        | Effect::GiveUp { .. }
+        | Effect::Raise(_)
+        | Effect::Fail(..) => None,
     }
 }
 
@@ -872,7 +956,8 @@ impl Talk {
             tracing::error!(told, "the kept lease is forgotten");
             metrics.refuse("lease", "unreadable");
         }
-        Ok(Self { director, images, leases, manifests: Manifests::default(), at: 0 })
+        let (manifests, new_lease_ms) = (Manifests::default(), clock.now().uptime_ms);
+        Ok(Self { director, images, leases, manifests, at: 0, new_lease_ms })
     }
 
     /// Whether the Director orders something that this component does not run yet. Only then is the vendor asked.
@@ -904,6 +989,7 @@ struct Call {
     clock: Arc<dyn Clock>,
     components: Vec<Component>,
     outcome: Option<Outcome>,
+    halt_within_ms: u64,
 }
 
 impl Call {
@@ -958,9 +1044,27 @@ impl Call {
             let forks = cycle.forks;
             answered.cycle("director", result, forks)?;
         }
+        if answer.director.is_none()
+            && let Err(why) = talk.director.trusted().current(talk.leases.now(uptime_ms))
+        {
+            answered.refuse(
+                "director",
+                "withheld",
+                format!("none came, and of what is held: {why}"),
+            );
+        }
         let keys = lease_keys(talk.director.trusted());
         match talk.leases.take(&answer.lease.0, keys, uptime_ms) {
-            Ok(took) => answered.lease = Some(took),
+            Ok(took) => {
+                answered.lease = Some(took);
+                if took == Took::New {
+                    talk.new_lease_ms = uptime_ms;
+                } else if uptime_ms.saturating_sub(talk.new_lease_ms) > self.halt_within_ms {
+                    // A site makes one more often than that: somebody keeps them back, and another gateway may not.
+                    let why = "the same lease is shown for longer than a halt may take".to_owned();
+                    answered.refuse("lease", "withheld", why);
+                }
+            }
             Err(LeaseStopped::Refused(why)) => {
                 answered.refuse("lease", why.label(), why.to_string());
             }

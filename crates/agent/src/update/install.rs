@@ -47,8 +47,10 @@ pub enum Event<'a> {
     NotFetched(NotFetched),
     /// The journal says, durably, that it starts at the next load.
     Armed,
-    /// Nothing is armed: it is not whole any more, or the lease had run out in between.
+    /// Nothing is armed: it is not whole any more, the lease had run out in between, or the journal could not be written.
     NotArmed(NotArmed),
+    /// What is on trial was well, and that could not be written: it is on trial still.
+    NotConfirmed,
     /// The loader has chosen.
     Loaded(Reason),
     /// What is on trial in this slot has shown all that was asked of it.
@@ -94,6 +96,8 @@ pub enum NotFetched {
 pub enum NotArmed {
     NotWhole,
     NotNow(NotNow),
+    /// There was no room for it, or the journal does not make this move.
+    NotWritten,
 }
 
 /// What the driver is to do.
@@ -167,6 +171,10 @@ impl Installer {
                 vec![Effect::Restart]
             }
             Event::NotArmed(why) => self.not_armed(why),
+            Event::NotConfirmed => {
+                self.stage = Stage::Trial;
+                Vec::new()
+            }
             Event::Loaded(reason) => self.loaded(reason),
             Event::Healthy(slot) if self.stage == Stage::Trial => {
                 self.stage = Stage::Idle;
@@ -192,6 +200,16 @@ impl Installer {
     /// Something of it is under way: another product waits. One of which nothing may start holds up nobody.
     pub fn is_busy(&self) -> bool {
         !matches!(self.stage, Stage::Starting | Stage::Idle)
+    }
+
+    /// The loader is asked by our own word: what the journal has armed is to start now.
+    pub fn is_restarting(&self) -> bool {
+        self.stage == Stage::Restarting
+    }
+
+    /// What came under the name of the image that is being fetched was once another.
+    pub fn had_wrong_bytes(&self) -> bool {
+        matches!(&self.stage, Stage::Fetching { wrong, .. } if *wrong > 0)
     }
 
     /// For people and metrics.
@@ -313,6 +331,8 @@ impl Installer {
             NotFetched::Broken => None,
             NotFetched::Wrong => {
                 *wrong += 1;
+                // It begins from nothing.
+                *failures = 0;
                 (*wrong >= WRONG_MAX).then(|| {
                     format!(
                         "image: expected what the metadata name, found {WRONG_MAX} times another"
@@ -344,6 +364,8 @@ impl Installer {
                 self.stage = Stage::Fetching { install, order, wrong, failures: 0, again_ms: None };
                 effects
             }
+            // The image is none the worse, and the order is there again at the next check-in.
+            (Stage::Whole { .. }, NotArmed::NotWritten) => Vec::new(),
             (stage, _) => {
                 self.stage = stage;
                 Vec::new()

@@ -218,6 +218,29 @@ impl Product {
         self.running.is_none_or(|choice| choice.recorded)
     }
 
+    /// The journal says what runs again, once there is room: an image that was taken back while nothing could be written. The
+    /// loader's choice is made anew, and counts only if it is what runs already.
+    pub fn record(&mut self) -> Result<(), ProductError> {
+        let Some(choice) = self.running.filter(|choice| !choice.recorded) else { return Ok(()) };
+        let state = self.boot.state();
+        if state.phase() != Phase::Trying || choice.slot != state.good() {
+            // What is armed still starts at the next load, and until then the journal names what runs.
+            return Ok(());
+        }
+        let Ok(anew) = self.boot.load(&mut self.slots, &mut || {}) else {
+            // Neither is whole any more. What runs goes on; the next load says so.
+            return Ok(());
+        };
+        if !anew.recorded {
+            // Still no room.
+            return self.reopen();
+        }
+        if anew.slot == choice.slot {
+            self.running = Some(anew);
+        }
+        Ok(())
+    }
+
     /// INV-BOOT-1, looked at a second time: the journal names what runs, and INV-IMG-1: what runs was ordered or provisioned.
     pub fn doubts(&self) -> Option<&'static str> {
         let choice = self.running?;
@@ -282,7 +305,11 @@ impl Product {
         self.writing = None;
         let (length, digest) = (install.length(), boot::Digest(install.digest().0));
         let content = self.boot.state().content().image().copied();
-        let there = content.filter(|image| image.digest == digest && image.len == length);
+        let security = boot::SecurityVersion(install.order().release.security_version.0);
+        // The same bytes under another security version are armed as what they are ordered as.
+        let there = content.filter(|image| {
+            image.digest == digest && image.len == length && image.security == security
+        });
         if there.is_some() && self.lies_in_spare(length, digest)? {
             self.note(order)?;
             return Ok(Begun::Whole);
@@ -379,6 +406,11 @@ impl Product {
         }
     }
 
+    /// The fetch begins anew. Nothing of what came stays.
+    pub fn drop_written(&mut self) -> Result<(), ProductError> {
+        self.empty()
+    }
+
     /// The fetch is void. What came stays.
     pub fn stop(&mut self) {
         self.writing = None;
@@ -405,7 +437,7 @@ impl Product {
             }
             None => {
                 let there = self.boot.state().content().image();
-                if there.is_none_or(|image| image.digest != digest) {
+                if there.is_none_or(|image| (image.digest, image.security) != (digest, security)) {
                     return Ok(false);
                 }
                 self.boot.arm_again(&mut self.slots, order)

@@ -10,6 +10,7 @@ use disk::{RealDisk, SharedDisk};
 use model::{ProductId, Value, Version};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -315,6 +316,45 @@ async fn an_application_that_ends_leaves_nobody_of_its_group_behind() {
     assert!(matches!(owner.news().await, News::Ended { .. }));
     until("the child is gone", || !runs(child));
     owner.end().await;
+}
+
+/// It has left its group, and lives on when its parent is ended.
+#[tokio::test]
+async fn nobody_of_an_earlier_image_runs_beside_the_next_one() {
+    let leaves = "#!/bin/sh\nsetsid sleep 1000 &\necho \"[{\\\"n\\\":\\\"child\\\",\\\"v\\\":$!}]\"\nexec cat\n";
+    let mut owner = Owner::new(leaves, ANY, |_| {});
+    owner.load().await;
+    let child = number(owner.reading("app/child").await) as u32;
+    owner.install(SOUND).await;
+    owner.reading("app/flow").await;
+    assert!(!runs(child));
+    owner.end().await;
+}
+
+/// Of an agent that was killed, say. It has even thrown away its environment, but it runs the slot's file.
+#[tokio::test]
+async fn nobody_runs_out_of_the_slots_beside_what_is_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut board = Board::new(dir.path(), &std::fs::read("/bin/cat").unwrap());
+    let slot = board.path(Slot::A);
+    std::fs::set_permissions(&slot, PermissionsExt::from_mode(0o700)).unwrap();
+    let mut left = Command::new(&slot).env_clear().stdin(Stdio::piped()).spawn().unwrap();
+    let mut config = Config::new(ProductId::new("cat").unwrap(), Vec::new());
+    config.attendant = AGENT.into();
+    let (samples, _held) = mpsc::channel(16);
+    let mut application = application::start(config, Arc::new(SystemClock), samples);
+    assert_eq!(application.news.recv().await, Some(News::Load));
+    application.orders.send(Order::Start(board.load())).await.unwrap();
+    let Some(News::Started { pid, .. }) = application.news.recv().await else {
+        panic!("expected it to start");
+    };
+    let slot = std::fs::canonicalize(slot).unwrap();
+    until("the slot's file runs", || executes(pid).as_ref() == Some(&slot));
+    assert!(!runs(left.id()));
+    left.kill().unwrap();
+    left.wait().unwrap();
+    drop(application.orders);
+    assert_eq!(application.news.recv().await, Some(News::Over));
 }
 
 #[tokio::test]

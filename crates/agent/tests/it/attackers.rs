@@ -14,12 +14,15 @@ use agent::update::metrics::METRICS_FILE;
 use agent::update::product::{Factory, Product};
 use api::base64::Base64;
 use api::update::CheckIn;
-use disk::{RealDisk, SharedDisk};
+use disk::{Disk, File, RealDisk, SharedDisk};
 use keys::ca::Profile;
 use keys::tls::{self, Alpn, ClientAuth};
 use model::manifest::{Boot, InstallEnd, Manifest};
 use model::{RolloutId, SecurityVersion, Timestamp, Value, Version};
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -36,6 +39,67 @@ const NOW: Timestamp = Timestamp(FLOOR.as_us() + 1_000_000);
 const SEAL: u8 = 99;
 const EPOCH: u32 = 4;
 
+/// A real disk on which, at times, nothing more fits under `update`.
+#[derive(Debug)]
+struct Small {
+    full: Arc<AtomicBool>,
+}
+
+impl Small {
+    fn room(&self, path: &Path) -> io::Result<()> {
+        let is_full = self.full.load(Ordering::Relaxed) && path.iter().any(|n| n == "update");
+        if is_full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+impl Disk for Small {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        self.room(path)?;
+        RealDisk.create(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        self.room(path)?;
+        RealDisk.open(path)
+    }
+
+    fn read_at(&self, path: &Path, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        RealDisk.read_at(path, offset, into)
+    }
+
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        RealDisk.len(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list(dir)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        RealDisk.exists(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+
+    fn write_again(&self, path: &Path, from: u64) -> io::Result<()> {
+        RealDisk.write_again(path, from)
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.create_dir_all(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(dir)
+    }
+}
+
 /// What lies behind the gateways, and what becomes of it on the way.
 struct Town {
     world: World,
@@ -47,6 +111,12 @@ struct Town {
     blob: fn(Vec<u8>) -> Vec<u8>,
     /// An answer with an image ends after so many bytes, once.
     breaks_at: Option<usize>,
+    /// What the first gateway alone makes of an answer.
+    first_answer: fn(&mut World, CheckIn) -> CheckIn,
+    /// The first gateway gives some bytes of its own instead of an image, and breaks off.
+    first_poisons: bool,
+    trial_ms: u64,
+    halt_within_ms: u64,
     /// Where images were asked for.
     ranges: Vec<u64>,
     seal: PublicKey,
@@ -67,13 +137,14 @@ impl Gateway {
             tls::server(&chain, &key, &[site.anchor()], ClientAuth::Required, alpn).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let is_first = name == "gw-1";
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let (acceptor, town) = (TlsAcceptor::from(config.clone()), town.clone());
                 tokio::spawn(async move {
                     if let Ok(stream) = acceptor.accept(socket).await {
                         // Who hangs up has no use for an answer.
-                        let _ = answer(stream, &town, works).await;
+                        let _ = answer(stream, &town, works, is_first).await;
                     }
                 });
             }
@@ -87,18 +158,23 @@ async fn answer(
     mut stream: TlsStream<TcpStream>,
     town: &Mutex<Town>,
     works: bool,
+    is_first: bool,
 ) -> std::io::Result<()> {
     let (head, body) = request(&mut stream).await?;
-    let (status, headers, body) = match works {
-        true => respond(&mut town.lock().unwrap(), &head, &body),
+    let (status, headers, mut body) = match works {
+        true => respond(&mut town.lock().unwrap(), &head, &body, is_first),
         false => (503, "Retry-After: 1\r\n".to_owned(), Vec::new()),
     };
-    let mut sent = &body[..];
-    if head.contains("/blobs/")
-        && let Some(at) = town.lock().unwrap().breaks_at.take()
-    {
-        sent = &sent[..at];
+    let mut end = body.len();
+    if head.contains("/blobs/") {
+        let town = &mut town.lock().unwrap();
+        end = town.breaks_at.take().unwrap_or(end);
+        if is_first && town.first_poisons {
+            body.fill(7);
+            end /= 2;
+        }
     }
+    let sent = &body[..end];
     let head = format!(
         "HTTP/1.1 {status} -\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
@@ -124,7 +200,7 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
 }
 
-fn respond(town: &mut Town, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+fn respond(town: &mut Town, head: &str, body: &[u8], is_first: bool) -> (u16, String, Vec<u8>) {
     let path = head.split(' ').nth(1).unwrap();
     let found = |bytes: Option<Vec<u8>>| match bytes {
         Some(bytes) => (200, String::new(), bytes),
@@ -138,7 +214,10 @@ fn respond(town: &mut Town, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
         assert!(before.is_none_or(|before| before < header.counter.sequence), "never twice");
         let answer = town.world.answer(manifest.director.targets);
         town.seen.push((header.counter.sequence, manifest));
-        let answer = (town.answer)(&mut town.world, answer);
+        let mut answer = (town.answer)(&mut town.world, answer);
+        if is_first {
+            answer = (town.first_answer)(&mut town.world, answer);
+        }
         return (200, String::new(), serde_json::to_vec(&answer).unwrap());
     }
     if let Some(name) = path.strip_prefix("/v1/images/") {
@@ -161,6 +240,8 @@ fn respond(town: &mut Town, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
 struct Rig {
     town: Arc<Mutex<Town>>,
     dir: tempfile::TempDir,
+    /// Nothing more fits where images and journals lie.
+    full: Arc<AtomicBool>,
     samples: mpsc::Receiver<Sample>,
     stop: watch::Sender<bool>,
     thread: JoinHandle<Result<(), UpdateError>>,
@@ -178,6 +259,10 @@ impl Rig {
             answer: |_, answer| answer,
             blob: |blob| blob,
             breaks_at: None,
+            first_answer: |_, answer| answer,
+            first_poisons: false,
+            trial_ms: 60_000,
+            halt_within_ms: 600_000,
             ranges: Vec::new(),
             seal: seal.public().clone(),
             gives_roots: true,
@@ -189,7 +274,8 @@ impl Rig {
             std::fs::write(path(name), root).unwrap();
         }
         std::fs::write(path("first"), kit::image(V(0))).unwrap();
-        let disk: SharedDisk = Arc::new(RealDisk);
+        let full = Arc::new(AtomicBool::new(false));
+        let disk: SharedDisk = Arc::new(Small { full: full.clone() });
         let first = Factory {
             product: product(),
             hardware: hardware(),
@@ -198,7 +284,7 @@ impl Rig {
             image: path("first"),
         };
         Product::provision(&disk, dir.path(), &first).unwrap();
-        let gives_roots = town.gives_roots;
+        let Town { gives_roots, trial_ms, halt_within_ms, .. } = town;
         let town = Arc::new(Mutex::new(town));
         let mut gateways = Vec::new();
         for (name, works) in [("gw-1", first_works), ("gw-2", true)] {
@@ -212,7 +298,7 @@ impl Rig {
         let mut config = Config::new(product(), Vec::new());
         // Longer than a shell takes to start and to end on a machine that is busy.
         config.settings.health.alive_ms = 1_000;
-        config.settings.trial_ms = 60_000;
+        config.settings.trial_ms = trial_ms;
         config.attendant = AGENT.into();
         let (samples_out, samples) = mpsc::channel(1024);
         let application = application::start(config, Arc::new(SystemClock), samples_out);
@@ -240,13 +326,13 @@ impl Rig {
                 director_root: gives_roots.then(|| path("director.json")),
                 image_root: gives_roots.then(|| path("images.json")),
                 check_in_ms: 250,
-                halt_within_ms: 600_000,
+                halt_within_ms,
                 download_rate: None,
             },
             stop: stopped,
         };
         let thread = std::thread::spawn(move || driver::run(updater));
-        Self { town, dir, samples, stop, thread, _ends: (tls_out, seal_out) }
+        Self { town, dir, full, samples, stop, thread, _ends: (tls_out, seal_out) }
     }
 
     fn town(&self) -> MutexGuard<'_, Town> {
@@ -391,6 +477,72 @@ async fn a_gateway_that_answers_nobody_is_left_for_the_next_one() {
     })
     .await;
     rig.until_told("r-1", InstallEnd::Confirmed).await;
+    rig.end().await;
+}
+
+/// The first gateway keeps news back, and shows what it once had: the other one is asked then, and it is seen.
+#[tokio::test]
+async fn a_gateway_that_withholds_is_left_for_the_next_one() {
+    type Answer = fn(&mut World, CheckIn) -> CheckIn;
+    let table: &[(&str, Answer)] = &[
+        ("director", |_, answer| CheckIn { director: None, ..answer }),
+        ("lease", |world, answer| {
+            let lease = world.lease_of(7, NOW, &world.operator.key(Role::Timestamp));
+            let director = answer.director.filter(|_| world.generation == 2);
+            CheckIn { lease: Base64(lease), director, ..answer }
+        }),
+    ];
+    for (what, first_answer) in table {
+        let rig = Rig::start(true, |town| {
+            town.halt_within_ms = 1_000;
+            town.first_answer = *first_answer;
+            // The site's clock goes on, about as fast as the device's.
+            town.answer = |world, answer| {
+                world.now.0 += 400_000;
+                CheckIn { lease: Base64(world.lease()), ..answer }
+            };
+            town.world.skip_leases(100);
+            town.world.direct(&[]);
+        })
+        .await;
+        rig.check_ins(1).await;
+        rig.town().world.direct(&[target(V(1), 1, Some("r-1"))]);
+        rig.until_told("r-1", InstallEnd::Confirmed).await;
+        let row = format!("plimsoll_agent_refused_total{{what=\"{what}\",reason=\"withheld\"}}");
+        assert!(rig.metric(&row) > 0, "{what}");
+        rig.end().await;
+    }
+}
+
+/// The second gateway is honest, and finds a false half in the slot.
+#[tokio::test]
+async fn a_gateway_that_gives_a_false_half_of_an_image_keeps_nobody_from_the_true_one() {
+    let rig = Rig::start(true, |town| {
+        town.first_poisons = true;
+        town.world.direct(&[target(V(1), 1, Some("r-1"))]);
+    })
+    .await;
+    rig.until_told("r-1", InstallEnd::Confirmed).await;
+    assert_eq!(rig.metric("plimsoll_agent_installs_total{end=\"failed\"}"), 0);
+    rig.end().await;
+}
+
+/// The disk is full when a trial is to be confirmed, and when it is to be taken back: what was good runs, readings go on, and
+/// once there is room the update is done.
+#[tokio::test]
+async fn a_disk_that_fills_up_during_a_trial_costs_the_trial_and_nothing_else() {
+    let mut rig = Rig::start(true, |town| town.trial_ms = 3_000).await;
+    assert_eq!(rig.reading("app/flow").await, Value::Float(0.5));
+    rig.town().world.direct(&[target(V(1), 1, Some("r-1"))]);
+    while rig.reading("app/flow").await != Value::Float(1.5) {}
+    rig.full.store(true, Ordering::Relaxed);
+    while rig.reading("app/flow").await != Value::Float(0.5) {}
+    rig.check_ins(3).await;
+    assert_eq!(rig.runs(), Some((V(0), Boot::Reverted)));
+    assert!(rig.metric("plimsoll_agent_refused_total{what=\"disk\",reason=\"full\"}") > 0);
+    rig.full.store(false, Ordering::Relaxed);
+    rig.until_told("r-1", InstallEnd::Confirmed).await;
+    assert_eq!(rig.runs(), Some((V(1), Boot::Confirmed)));
     rig.end().await;
 }
 

@@ -4,7 +4,6 @@ mod application;
 mod attackers;
 mod flash;
 mod gateway;
-#[expect(dead_code, reason = "what the crate's own tests need besides")]
 #[path = "../../src/update/kit.rs"]
 mod kit;
 mod launch;
