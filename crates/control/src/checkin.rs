@@ -16,6 +16,7 @@
 //! | its counter is one that counting comes to | `counter_too_high` |
 //! | its counter is above the last one that was admitted (INV-REPLAY-1) | `replayed` |
 //! | no newer key of the device has spoken | `key_overtaken` |
+//! | it says what the last one said, or the device has not said something new too often (INV-COST-1) | `too_often` |
 //!
 //! A quarantined device may check in too: it is given the lease, and nothing new.
 
@@ -77,6 +78,10 @@ pub enum Refused {
     CounterTooHigh(u64),
     #[error("the manifest is sealed by key {0}, and a newer key of its device was heard already")]
     KeyOvertaken(KeyId),
+    #[error(
+        "device `{device}` has said something new {burst} times in a row, expected one in {}s from then on", every.as_secs()
+    )]
+    TooOften { device: DeviceId, burst: u32, every: Duration },
 }
 
 impl Refused {
@@ -96,6 +101,7 @@ impl Refused {
             Self::CounterTooHigh(_) => "counter_too_high",
             Self::Replayed { .. } => "replayed",
             Self::KeyOvertaken(_) => "key_overtaken",
+            Self::TooOften { .. } => "too_often",
         }
     }
 

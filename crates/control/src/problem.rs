@@ -1,6 +1,7 @@
 //! What a caller is told when there is no answer: problem+json with what was expected and what was found.
 
 use crate::caller::Denied;
+use crate::checkin;
 use crate::director::DirectorError;
 use crate::enrol;
 use crate::ledger::NotCovered;
@@ -230,6 +231,11 @@ impl From<CheckInError> for Failure {
         match error {
             CheckInError::Refused(refused) => {
                 let (status, title) = match &refused {
+                    checkin::Refused::TooOften { .. } => {
+                        let title = "the device says something new too often";
+                        let status = StatusCode::TOO_MANY_REQUESTS;
+                        return Self::new(status, refused.word(), title, detail).again_in_a_while();
+                    }
                     refused if refused.is_unreadable() => {
                         (StatusCode::BAD_REQUEST, "the manifest cannot be read")
                     }

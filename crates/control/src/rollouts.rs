@@ -223,8 +223,9 @@ impl Rollouts {
             return Ok(None);
         };
         let check_in = answer?;
+        let raises = checked.raises();
         let CheckedIn { device, kept, .. } = checked;
-        let leave = kept.events;
+        let leave = if raises { self.0.registry.events() } else { kept.events };
         let mut book = self.book_mut();
         // Another one of this device was faster, or is being written: what was looked at is not what holds.
         let is_next = book.manifest(&device).is_some_and(|known| known.number + 1 == kept.number);
@@ -317,11 +318,12 @@ impl Rollouts {
             }
         };
         self.0.director.learn(learnt);
+        let raises = checked.raises();
         let CheckedIn { device, mut kept, moved, .. } = checked;
         if moved.iter().any(|moved| moved.gives_leave(&device)) {
             kept.events = said;
         }
-        let leave = kept.events;
+        let leave = if raises { said } else { kept.events };
         self.take(moved, |book| book.keep(device, kept));
         Ok(Answered { check_in, leave, said })
     }
@@ -683,6 +685,19 @@ impl Rollouts {
         hand.memory.asked.into_values().for_each(|asked| asked.task.abort());
     }
 
+    /// Whether what failed would fail for each rollout: the disk is full, or the registry is closed. What got past the code to
+    /// the schema is a broken invariant of one.
+    fn is_for_all(&self, error: &RolloutError) -> bool {
+        let RolloutError::Table(TableError::Registry(error)) = error else { return false };
+        match error.broken_invariant() {
+            Some(invariant) => {
+                self.0.metrics.count_violation(invariant);
+                false
+            }
+            None => !matches!(error, RegistryError::GivenUp),
+        }
+    }
+
     /// Asks a gate's questions, one after the other, each within its time.
     async fn ask(&self, number: Number, question: u64) {
         let Some((id, names, questions, time_max)) = ({
@@ -843,15 +858,22 @@ impl Hand {
         loop {
             let at = moment(now());
             let (dues, next) = self.rollouts.book().due(at, &self.memory.ticked);
-            let mut moved = false;
+            let (mut moved, mut failed) = (false, false);
             for due in dues {
                 match self.carry_out(due).await {
                     Ok(has_moved) => moved |= has_moved,
                     Err(error) => {
                         tracing::error!(error = %text_of(&error), "a rollout did not go on");
-                        return TRY_AGAIN;
+                        if self.rollouts.is_for_all(&error) {
+                            return TRY_AGAIN;
+                        }
+                        // One that cannot go on keeps no other from being halted.
+                        failed = true;
                     }
                 }
+            }
+            if failed {
+                return TRY_AGAIN;
             }
             if !moved {
                 let until = next.map(|next| Duration::from_millis(next.0.saturating_sub(at.0)));

@@ -22,12 +22,18 @@ use rollout::{
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A rollout's place in the order in which they were made.
 pub type Number = u64;
 
 /// For so long after its last move a halted rollout is named in leases: no metadata that ordered it lives longer.
 const NAMED_MS: u64 = 31 * 24 * 3600 * 1000;
+
+/// Each manifest that says something new is written, and may be an event: a device has so many of them at once, and one more
+/// each so often. An update takes some ten.
+const NEWS_BURST: u32 = 120;
+const NEWS_EVERY: Duration = Duration::from_secs(2);
 
 /// A device's newest manifest.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +46,8 @@ pub struct Kept {
     pub first_at: Timestamp,
     pub received_at: Timestamp,
     pub payload: Arc<[u8]>,
+    /// When it will have used up nothing of what it may say that is new. In memory alone.
+    pub rested_at: Timestamp,
     /// What this device is answered leaves when the evidence log covers so many events: its leaves are among them.
     pub events: u64,
 }
@@ -243,6 +251,12 @@ pub struct CheckedIn {
 }
 
 impl CheckedIn {
+    /// Whether it is ordered to raise its floor, which it never lowers again. The leave for that is no permit of its own but
+    /// that its rollout has completed: that has to be covered then.
+    pub fn raises(&self) -> bool {
+        self.orders.iter().flatten().any(|ordered| ordered.raise)
+    }
+
     /// Whether something has to be written.
     pub fn changes(&self) -> bool {
         self.is_new || !self.moved.is_empty()
@@ -450,6 +464,8 @@ impl Book {
             sealed.expect_newer(&last.key, last.counter)?;
         }
         let is_new = last.is_none_or(|last| last.key != *key || last.payload != *payload);
+        let rested_at = last.map_or(now, |last| last.rested_at);
+        let rested_at = if is_new { news(&device.id, rested_at, now)? } else { rested_at };
         let kept = Kept {
             key: *key,
             counter: *counter,
@@ -457,6 +473,7 @@ impl Book {
             first_at: last.map_or(now, |last| last.first_at),
             received_at: now,
             payload: payload.clone(),
+            rested_at,
             events: last.map_or(0, |last| last.events),
         };
         let is_served = device.standing == Standing::Enrolled;
@@ -681,6 +698,20 @@ fn is_to_raise(plan: &Plan, state: &State, permit: &Permit, component: &Componen
         && running.digest == plan.digest
         && component.boot != Boot::Trial
         && component.floor < running.security_version
+}
+
+/// When a device will have rested that says something new now, or that it says so too often.
+fn news(device: &DeviceId, rested_at: Timestamp, now: Timestamp) -> Result<Timestamp, Refused> {
+    let every_us = NEWS_EVERY.as_micros() as i64;
+    let most_us = every_us * i64::from(NEWS_BURST);
+    let used_us = rested_at.as_us().saturating_sub(now.as_us()).max(0);
+    // Nobody comes beyond it by what he says: the clock was set back, and he has used up all but one.
+    let used_us = if used_us > most_us { most_us - every_us } else { used_us };
+    if used_us + every_us > most_us {
+        let device = device.clone();
+        return Err(Refused::TooOften { device, burst: NEWS_BURST, every: NEWS_EVERY });
+    }
+    Ok(Timestamp(now.as_us().saturating_add(used_us + every_us)))
 }
 
 fn meet(one: &Live, other: &Live) -> bool {

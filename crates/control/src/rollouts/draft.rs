@@ -8,6 +8,9 @@ use rollout::{Back, Draft, Limit, Plan, PlanError, Share, Signal, Wave};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
+/// Asking is a write, and its answer has no longer to come: sooner than this it never would.
+const ASK_AGAIN_MS_MIN: u64 = 50;
+
 /// Why an order cannot be carried out, in the words in which it was written.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum DraftError {
@@ -21,6 +24,8 @@ pub enum DraftError {
     BadPercent { what: String, found: f64 },
     #[error("signal {name:?}: expected one of `at_most` and `at_least`, found {found}")]
     Limits { name: String, found: &'static str },
+    #[error("`ask_again_ms`: expected at least {ASK_AGAIN_MS_MIN}, found {found}")]
+    TooSoon { found: u64 },
     #[error(transparent)]
     Plan(#[from] PlanError),
 }
@@ -34,7 +39,7 @@ impl DraftError {
             Self::BadPercent { .. } => "bad_percent",
             Self::Limits { .. } => "bad_limit",
             Self::Plan(PlanError::NoCohort) => "no_cohort",
-            Self::Plan(_) => "bad_plan",
+            Self::TooSoon { .. } | Self::Plan(_) => "bad_plan",
         }
     }
 }
@@ -148,6 +153,9 @@ pub fn plan(new: &NewRollout, named: &Named, found: Found) -> Result<Plan, Draft
         })
     });
     let waves: Vec<Wave> = waves.collect::<Result<_, DraftError>>()?;
+    if new.ask_again_ms < ASK_AGAIN_MS_MIN {
+        return Err(DraftError::TooSoon { found: new.ask_again_ms });
+    }
     let back = new.back.percents.iter().enumerate();
     let back = back.map(|(i, percent)| share(&format!("back.percents[{i}]"), *percent));
     let Found { rollout, generation, digest, cohort } = found;
@@ -243,7 +251,7 @@ mod tests {
     #[test]
     fn an_order_with_one_thing_wrong_is_refused_for_that() {
         type Change = fn(&mut Value);
-        let table: [(&str, Change, &str); 12] = [
+        let table: [(&str, Change, &str); 13] = [
             ("bad_name", |o| o["product"] = json!("Pump App"), "bad product id"),
             ("bad_name", |o| o["id"] = json!("r 1"), "bad rollout id"),
             ("bad_name", |o| o["cohort"] = json!({ "zones": ["the hall"] }), "bad zone id"),
@@ -255,6 +263,7 @@ mod tests {
             ("bad_percent", |o| o["back"] = json!({ "percents": [-1] }), "`back.percents[0]`"),
             ("bad_limit", |o| o["signals"][0]["at_most"] = json!(4), "found both"),
             ("bad_limit", |o| o["signals"][0]["at_least"] = json!(null), "found none"),
+            ("bad_plan", |o| o["ask_again_ms"] = json!(1), "expected at least 50, found 1"),
             ("bad_plan", |o| o["waves"][1]["percent"] = json!(10), "wave 2 forward"),
         ];
         for (word, change, says) in table {

@@ -253,6 +253,7 @@ fn kept_of(row: &SqliteRow, events: u64) -> Result<(DeviceId, Kept), RegistryErr
         first_at: time(row, "first_at")?,
         received_at: time(row, "received_at")?,
         payload: body.into(),
+        rested_at: Timestamp(0),
         events,
     };
     Ok((device, kept))
@@ -518,6 +519,7 @@ mod tests {
             first_at: Timestamp(1),
             received_at: Timestamp(1),
             payload: vec![0x80].into(),
+            rested_at: Timestamp(0),
             events: 0,
         };
         let keep = async |kept: Kept| {

@@ -742,6 +742,51 @@ async fn a_full_evidence_log_lets_no_permit_out_and_a_halt_through() {
     assert_eq!(plant.violations(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_that_cannot_be_written_keeps_no_other_from_going_on() {
+    let plant = Plant::new().await;
+    let step = plant.world.control.registry().step(|step| {
+        Box::pin(async move {
+            let broken = "CREATE TRIGGER broken BEFORE UPDATE ON rollouts WHEN NEW.id = 'r-1'
+                BEGIN SELECT RAISE(ABORT, 'INV-STATE-1: by a test'); END";
+            let done = sqlx::query(broken).execute(step.tx()).await;
+            done.map(drop).map_err(control::registry::RegistryError::Write)
+        })
+    });
+    step.await.unwrap();
+    for (id, pumps) in [("r-1", 0..5), ("r-2", 5..10)] {
+        let devices: Vec<String> = pumps.map(|n| format!("pump-{n}")).collect();
+        plant.create(order(json!({ "id": id, "cohort": { "devices": devices } }))).await;
+    }
+    plant.stage("r-2", 1, "installing").await;
+    assert_eq!(plant.rollout("r-1").await.stage.as_deref(), Some("opening"));
+    let violations = "plimsoll_invariant_violations_total{invariant=\"INV-STATE-1\"}";
+    assert!(plant.world.metric(violations) > 0);
+}
+
+/// INV-EVID-1: a floor that has risen never falls again. That it may rise is that its rollout has completed.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_floor_rises_before_the_end_of_its_rollout_is_in_the_evidence_log() {
+    let disk = SimDisk::new(1);
+    let mut plant = Plant::on(disk.shared()).await;
+    let more = json!({ "waves": [{ "percent": 100 }], "signals": [], "raise": true });
+    plant.create(order(more)).await;
+    plant.stage("r-1", 1, "installing").await;
+    let reached = plant.all_check_in().await;
+    plant.install(&reached[1..]).await;
+    plant.all_is_covered().await;
+    disk.set_capacity(disk.used());
+    plant.install(&reached[..1]).await;
+    plant.phase("r-1", "completed").await;
+    for n in reached {
+        let (id, message) = (plant.pumps[n].station.id.clone(), plant.pumps[n].sealed());
+        assert_eq!(plant.show(&id, message).await.refusal(), (503, "evidence_behind".into()));
+    }
+    disk.set_capacity(u64::MAX);
+    plant.all_is_covered().await;
+    plant.all_check_in().await;
+}
+
 /// Who has not shown an outcome in time counts as failed; what he shows later still counts as what it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_silent_counts_as_failed_until_he_shows_what_he_runs() {

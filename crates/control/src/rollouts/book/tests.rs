@@ -177,6 +177,33 @@ fn an_unchanged_manifest_changes_nothing_and_still_counts_on() {
     assert_eq!(refused.word(), "replayed");
 }
 
+/// INV-COST-1: each change is written, and may be an event for ever.
+#[test]
+fn a_device_that_says_something_new_again_and_again_is_heard_at_a_pace() {
+    let mut site = Site::new();
+    let images = [OLD, NEW];
+    let says = |site: &mut Site, n: usize| {
+        let sealed = site.sealed(2, images[n % 2]);
+        let checked = site.book.check_in(&sealed, at(site.now), Leave::Any)?;
+        site.book.keep(checked.device, checked.kept);
+        Ok::<_, Refused>(())
+    };
+    // It has said one thing already.
+    let heard = (1..1000).take_while(|n| says(&mut site, *n).is_ok()).count();
+    assert_eq!(heard, 119);
+    let refused = says(&mut site, 120).unwrap_err();
+    assert_eq!(refused.word(), "too_often");
+    assert_eq!(says(&mut site, 119), Ok(()), "what it said before it may say as often as it likes");
+    assert!(site.check_in(3, NEW).changes(), "nobody else is meant");
+    site.now += 2;
+    assert_eq!((says(&mut site, 120), says(&mut site, 121).is_err()), (Ok(()), true));
+    // A clock that is set back keeps nobody waiting until it is there again.
+    site.now -= 100_000;
+    assert_eq!((says(&mut site, 121), says(&mut site, 122).is_err()), (Ok(()), true));
+    site.now += 2;
+    assert_eq!(says(&mut site, 122), Ok(()));
+}
+
 #[test]
 fn a_wave_of_ten_percent_reaches_three_devices_and_they_alone_are_ordered() {
     let mut site = Site::new();
