@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 pub const SITE: &str = "site";
 pub const ZONE: &str = "hall";
 
-/// Long enough for a loaded machine with two cores; every wait ends with its event, not with this.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Long enough for a loaded machine with two cores; every wait ends with its event, not with this. The longest is that for a
+/// gateway that never gets well: 15 s until its 60 MB are there, 30 s of trial, and on such a machine half as much again.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long a process may take to end after SIGTERM: a device tries for two seconds to send what it has.
 const GOODBYE: Duration = Duration::from_secs(20);

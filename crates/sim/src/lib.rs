@@ -8,6 +8,7 @@
 pub mod client;
 pub mod demo;
 pub mod fleet;
+pub mod journey;
 pub mod kills;
 pub mod link;
 pub mod message;

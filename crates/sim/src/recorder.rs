@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Beside the record lies `<device>.last`: the newest acknowledged message of each device, for those who replay it.
-//! What a device says in HTTP (check-ins, metadata, images) passes unread. Orders come on standard input: `pause DEVICE` cuts a device off and keeps it off, `resume DEVICE` lets it back.
+//! What a device says in HTTP (check-ins, metadata, images) passes unread. Orders come on standard input: `pause DEVICE`
+//! cuts a device off and keeps it off, `resume DEVICE` lets it back.
 
 use crate::message::Sealed;
 use crate::mqtt::{self, Splitter};
@@ -53,18 +54,21 @@ pub struct Options {
 
 struct Recorder {
     options: Options,
-    record: Mutex<File>,
+    record: File,
+    /// Lines are written one after the other, and synced together.
+    writing: Mutex<()>,
     paused: watch::Sender<HashSet<String>>,
 }
 
-#[tokio::main(flavor = "current_thread")]
+/// More than one thread: a slow disk holds up the PUBACKs that wait for it, and nothing that a device loads meanwhile.
+#[tokio::main(worker_threads = 2)]
 pub async fn run(options: Options) -> Result<()> {
     let record = File::options().create(true).append(true).open(&options.out)?;
     let listener = TcpListener::bind(options.listen).await?;
     let server = tls::server(&options.gateway_dir, &options.site_ca)?;
     let acceptor = tokio_rustls::TlsAcceptor::from(server);
     let (paused, _) = watch::channel(HashSet::new());
-    let recorder = Arc::new(Recorder { options, record: Mutex::new(record), paused });
+    let recorder = Arc::new(Recorder { options, record, writing: Mutex::default(), paused });
     println!("recording");
     tokio::spawn(obey(recorder.clone()));
     loop {
@@ -178,7 +182,8 @@ impl Recorder {
                     )?;
                 }
             }
-            self.write_down(&lines)
+            drop(pending);
+            tokio::task::block_in_place(|| self.write_down(&lines))
         })
         .await
     }
@@ -187,9 +192,10 @@ impl Recorder {
         if lines.is_empty() {
             return Ok(());
         }
-        let mut record = self.record.lock().expect("no panic while locked");
-        record.write_all(lines.as_bytes())?;
-        record.sync_data().context("the record cannot be made durable")
+        let turn = self.writing.lock().expect("no panic while locked");
+        (&self.record).write_all(lines.as_bytes())?;
+        drop(turn);
+        self.record.sync_data().context("the record cannot be made durable")
     }
 }
 

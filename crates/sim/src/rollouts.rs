@@ -1,6 +1,6 @@
 //! Releases and rollouts of a fleet, as its vendor and its operator handle them: by the command line alone.
 
-use crate::fleet::{Application, Fleet, path};
+use crate::fleet::{Application, Fleet, PATIENCE, path};
 use crate::process::binary;
 use crate::running::{self, Running};
 use crate::vendor::Vendor;
@@ -20,10 +20,14 @@ pub const BOX: &str = "box-2";
 const DOWNLOAD_BYTES_PER_S: u64 = 4 * 1024 * 1024;
 
 /// What new devices come with.
-const FIRST: &str = "1.0.0";
+pub const FIRST: &str = "1.0.0";
 
 /// The application's memory, beyond which the fleet's owner takes it for a leak, in bytes.
 pub const RSS_MAX: f64 = 24e6;
+
+/// So long a wave with the leak soaks. It takes the application 4 s to leak so much, and its sample 1 to 3 s to answer SQL; three
+/// times that on a loaded machine, of which the trial before has taken some.
+pub const LEAK_SHOWS_MS: u64 = 15_000;
 
 /// What the demo's vendor has made, before any of it is published.
 #[derive(Debug)]
@@ -70,6 +74,13 @@ impl Releases {
         self.vendor.publish(product, version, self.image(product, version)?)
     }
 
+    /// How long an image is that was published.
+    pub fn image_len(&self, product: &str, version: &str) -> Result<u64> {
+        let digest = self.vendor.digest(product, version)?;
+        let image = self.vendor.image(product, version, &digest);
+        Ok(std::fs::metadata(&image).with_context(|| image.display().to_string())?.len())
+    }
+
     fn image(&self, product: &'static str, version: &'static str) -> Result<&Path> {
         let image = self.images.get(&(product, version));
         Ok(image.with_context(|| format!("no build of {product} {version}"))?)
@@ -91,10 +102,13 @@ impl Releases {
     /// What a new device starts with.
     pub fn first(&self, product: &'static str, more: Vec<String>) -> Result<Application> {
         let image = self.image(product, FIRST)?.to_owned();
+        // What it is given on top is what a loaded machine needs: a good release is not to be given up because nobody had time
+        // to answer. One whose process runs, and never gets well, takes as long to come back.
+        let trial_ms = if product == GATEWAY { 30_000 } else { 60_000 };
         let mut all: Vec<String> = [
-            "--check-in-ms=1000",
+            "--check-in-ms=2000",
             "--halt-within-ms=20000",
-            "--trial-ms=20000",
+            &format!("--trial-ms={trial_ms}"),
             &format!("--download-rate={DOWNLOAD_BYTES_PER_S}"),
         ]
         .map(str::to_owned)
@@ -153,6 +167,9 @@ pub fn leak_signal(at_most: f64) -> Value {
         "at_most": at_most
     })
 }
+
+/// How long a device may take to come for its permit, and from there to its proof: as long as anything is waited for.
+pub const COME_AND_PROVE_MS: u64 = PATIENCE.as_millis() as u64;
 
 /// A rollout as its operator sees it.
 #[derive(Debug)]

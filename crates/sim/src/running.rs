@@ -14,6 +14,14 @@ pub struct Running {
     pub sha256: String,
 }
 
+impl Running {
+    /// Whether this process still runs these bytes: a PID alone may be another's by now.
+    pub fn is_there(&self) -> bool {
+        let exe = std::fs::read(format!("/proc/{}/exe", self.pid));
+        exe.is_ok_and(|bytes| sha256(&bytes) == self.sha256)
+    }
+}
+
 /// Processes whose executable lies below a directory.
 pub fn under(dir: &Path) -> Result<Vec<Running>> {
     let dir = dir.canonicalize()?;
@@ -58,11 +66,14 @@ mod tests {
         std::fs::remove_file(&copy).unwrap();
         std::fs::write(&copy, "another").unwrap();
         let found = under(&dir).unwrap();
+        let was_there = found[0].is_there();
         drop(cat.stdin.take());
         cat.wait().unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].pid, &found[0].sha256), (cat.id(), &expected));
         assert_eq!(under(&dir).unwrap(), []);
+        assert!(was_there && !found[0].is_there());
+        assert!(!Running { pid: std::process::id(), ..found[0].clone() }.is_there());
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

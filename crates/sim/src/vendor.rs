@@ -25,6 +25,11 @@ impl Vendor {
         self.dir.join("repository")
     }
 
+    /// Where a published image lies.
+    pub fn image(&self, product: &str, version: &str, digest: &str) -> PathBuf {
+        self.repository().join(format!("targets/{product}/{version}/{digest}.{HARDWARE}.bin"))
+    }
+
     pub fn publish(&self, product: &str, version: &str, image: &Path) -> Result<()> {
         let words = ["release", "publish", "--vendor", path(&self.dir)?, "--product", product];
         let of_image =

@@ -4,7 +4,7 @@ use crate::recording;
 use serde_json::{Value, json};
 use sim::fleet::{Fleet, Ports, Source};
 use sim::process::until;
-use sim::rollouts::{PUMP, RSS_MAX, Releases, leak_signal};
+use sim::rollouts::{COME_AND_PROVE_MS, LEAK_SHOWS_MS, PUMP, RSS_MAX, Releases, leak_signal};
 use std::path::Path;
 
 const LEAKS: &str = "1.3.0";
@@ -29,8 +29,8 @@ fn small_fleet(data: &Path, port_base: u16, devices: usize) -> (Fleet, Releases,
 fn order(id: &str, devices: &[String], signals: Vec<Value>) -> Value {
     json!({
         "id": id, "product": PUMP, "version": LEAKS, "cohort": {"devices": devices},
-        "waves": [{"percent": 50.0, "soak_ms": 8000}, {"percent": 100.0, "soak_ms": 1000}],
-        "prove_within_ms": 60000, "come_within_ms": 60000,
+        "waves": [{"percent": 50.0, "soak_ms": LEAK_SHOWS_MS}, {"percent": 100.0, "soak_ms": 1000}],
+        "prove_within_ms": COME_AND_PROVE_MS, "come_within_ms": COME_AND_PROVE_MS,
         "success_min_percent": 50.0, "quorum_percent": 100.0,
         "signals": signals, "ask_again_ms": 200, "start": true
     })
@@ -78,7 +78,8 @@ fn the_gate_is_what_stops_a_leak_its_threshold_decides_and_one_without_a_number_
     // These have soaked for as long by now, and were asked many times since.
     for id in ["fails", "empty"] {
         until(&format!("{id} holds"), fleet.patience(), || {
-            Ok(fleet.seen(id)?.is("running", "asking", 1))
+            let seen = fleet.seen(id)?;
+            Ok(seen.is("running", "asking", 1) && seen.why().contains("gave no number"))
         })
         .unwrap();
         assert_eq!(fleet.known(id, "proven").unwrap().len(), 1, "{id} went on without a number");
@@ -89,6 +90,9 @@ fn the_gate_is_what_stops_a_leak_its_threshold_decides_and_one_without_a_number_
     let halted = fleet.seen("gate").unwrap();
     assert_eq!(fleet.permits("gate").unwrap().len(), 1, "{halted:?}");
     assert!(halted.why().contains("memory"), "{halted:?}");
+    let events = fleet.events("gate").unwrap();
+    let beyond = events.iter().find(|event| event.action == "rollout.signal_beyond").unwrap();
+    assert!(beyond.of("found").parse::<f64>().unwrap() > RSS_MAX, "{beyond:?}");
     fleet.wind_up().unwrap();
     std::fs::remove_dir_all(&data).expect("the directory is this test's own");
 }
