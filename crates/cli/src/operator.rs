@@ -97,7 +97,7 @@ pub async fn software(data: &Path, device: &str, json: bool) -> Result<()> {
             "newest install: {product} by {by}: {end}{}",
             match reason.as_str() {
                 "" => String::new(),
-                reason => format!(", {reason}"),
+                reason => format!(", {}", table::plain(reason)),
             }
         );
     }

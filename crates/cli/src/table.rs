@@ -31,7 +31,7 @@ pub fn grid(answer: &Answer) -> Table {
     table.load_preset(NOTHING).set_style(TableComponent::HeaderLines, '─');
     table.set_header(answer.columns.iter().map(|column| &column.name));
     for row in &answer.rows {
-        table.add_row(row.iter().map(shown));
+        table.add_row(row.iter().map(|cell| plain(&shown(cell))));
     }
     for (i, column) in table.column_iter_mut().enumerate() {
         if answer.rows.iter().any(|row| row[i].is_number()) {
@@ -39,6 +39,21 @@ pub fn grid(answer: &Answer) -> Table {
         }
     }
     table
+}
+
+/// Text as a terminal may have it. Devices choose some of what is shown: their words move no cursor, and look like no other
+/// row.
+pub fn plain(text: &str) -> String {
+    let moves =
+        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match moves(c) {
+            true => plain.extend(c.escape_default()),
+            false => plain.push(c),
+        }
+    }
+    plain
 }
 
 fn table(answer: &Answer, out: &mut impl Write) -> Result<()> {
@@ -95,6 +110,17 @@ mod tests {
             rows,
             json!([{"device": "a,\"b\"", "value": 1.5}, {"device": null, "value": 2}])
         );
+    }
+
+    #[test]
+    fn what_a_device_says_moves_no_cursor() {
+        let mut answer = answer();
+        answer.rows[0][0] = json!("ok\u{1b}[1A\u{9b}2K\rx\ny\u{202e} – ü");
+        let mut out = Vec::new();
+        print(&answer, Format::Table, &mut out).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        assert!(!out.contains(|c: char| c.is_control() && c != '\n'), "{out:?}");
+        assert!(out.contains(r"ok\u{1b}[1A\u{9b}2K\rx\ny\u{202e} – ü"), "{out}");
     }
 
     #[test]
