@@ -397,11 +397,11 @@ async fn a_script_that_takes_too_long_or_is_not_there_says_no() {
     let slow = dir.path().join("slow");
     put(&slow, b"#!/bin/sh\nsleep 1000\n");
     std::fs::set_permissions(&slow, PermissionsExt::from_mode(0o700)).unwrap();
-    for (file, why) in [(slow, Why::ScriptKilled), (dir.path().join("none"), Why::ScriptNotStarted)]
-    {
+    let none = dir.path().join("none");
+    for (file, ms, why) in [(slow, 50, Why::ScriptKilled), (none, 60_000, Why::ScriptNotStarted)] {
         let mut owner = Owner::new(SOUND, Health { script: true, ..ANY }, |config| {
             config.script = Some(file);
-            config.script_time = Duration::from_millis(50);
+            config.script_time = Duration::from_millis(ms);
         });
         owner.load().await;
         owner.install(&SOUND.replace("0.5", "0.6")).await;
