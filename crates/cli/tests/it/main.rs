@@ -42,6 +42,74 @@ fn the_end_of_the_terminal_ends_it_in_good_order() {
     assert!(site.is_free(), "a device has outlived its `up`");
 }
 
+/// README, "The first update", word for word.
+#[test]
+fn the_first_update_of_the_readme_works_as_it_stands_there() {
+    let site = Site::new("readme");
+    let mut up = Up::start(&site);
+    up.until(FIRST_READING);
+    let desk = Desk::of(&site);
+    let [update, evidence] = &commands("## The first update")[..] else {
+        panic!("expected two blocks of commands in README")
+    };
+    desk.run(update);
+    let start = Instant::now();
+    while !desk.run("target/debug/plimsoll rollout show pump-1.1").contains(" is completed") {
+        assert!(start.elapsed() < PATIENCE, "the rollout is not completed");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    for device in ["host-1", "replay-1"] {
+        let software = desk.run(&format!("target/debug/plimsoll device software {device}"));
+        assert!(software.starts_with("pump-app 1.1.0 (confirmed)"), "{software}");
+    }
+    let proven = desk.run(evidence);
+    for word in ["rollout.create", "permit.issue", "device.proven", "rollout.complete"] {
+        assert!(proven.contains(word), "no {word} in what was proven:\n{proven}");
+    }
+    up.signal(Signal::TERM);
+    assert!(up.wait().success());
+}
+
+/// The blocks of shell commands in a section of README.
+fn commands(section: &str) -> Vec<String> {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let (_, rest) = readme.split_once(section).expect("README has the section");
+    let section = rest.split("\n## ").next().unwrap_or_default();
+    let blocks = section.split("```sh\n").skip(1);
+    blocks.map(|block| block.split("```").next().unwrap_or_default().to_owned()).collect()
+}
+
+/// A directory that looks like the project's, with the site as `data`.
+struct Desk(PathBuf);
+
+impl Desk {
+    fn of(site: &Site) -> Self {
+        let desk = site.dir.join("desk");
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+        let programs = Path::new(env!("CARGO_BIN_EXE_plimsoll")).parent().unwrap();
+        std::fs::create_dir_all(desk.join("target")).unwrap();
+        let links = [
+            (programs, desk.join("target/debug")),
+            (&site.dir, desk.join("data")),
+            (&project.join("docs"), desk.join("docs")),
+        ];
+        for (there, here) in links {
+            std::os::unix::fs::symlink(there, here).unwrap();
+        }
+        Self(desk)
+    }
+
+    fn run(&self, script: &str) -> String {
+        let output =
+            Command::new("sh").args(["-ec", script]).current_dir(&self.0).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (out, error) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{script}\n{out}{error}");
+        out
+    }
+}
+
 /// A directory and three ports of its own.
 struct Site {
     dir: PathBuf,
