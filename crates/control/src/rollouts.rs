@@ -23,6 +23,7 @@ mod told;
 
 use crate::checkin::{Refused, Sealed};
 use crate::director::{Asked, Director, DirectorError};
+use crate::directory::Directory;
 use crate::metrics::Metrics;
 use crate::registry::{Registry, RegistryError};
 use crate::releases::{Releases, release};
@@ -36,7 +37,7 @@ use book::{
 use draft::{DraftError, Found, Members, Named};
 use evidence::event::Said;
 use model::{DeviceId, ProductId, RolloutId, Timestamp, Version, told as text_of};
-use rollout::{Answer, Command, Event, Happened, Moment, Position, Saved, State};
+use rollout::{Answer, Command, Event, Happened, Position, Saved, State};
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -378,7 +379,7 @@ impl Rollouts {
         if let Some(id) = members.devices.iter().find(|id| directory.device(id).is_none()) {
             return Err(RolloutError::UnknownDevice(id.clone()));
         }
-        let cohort = self.cohort(&named.product, &members, None).await.len() as u64;
+        let cohort = self.cohort(&named.product, &members).await;
         let _turn = self.0.turn.lock().await;
         // Somebody may have made it meanwhile.
         if let Some(known) = self.known(&named, &new)? {
@@ -623,51 +624,45 @@ impl Rollouts {
         self.0.stirred.notify_one();
     }
 
-    /// Who belongs to a cohort now: one pass over all manifests, in parts, so that check-ins do not wait for its end.
-    async fn cohort(
+    /// How many belong to a cohort now.
+    async fn cohort(&self, product: &ProductId, members: &Members) -> u64 {
+        let (product, members) = (product.clone(), members.clone());
+        let parts = self.pass(move |book, directory, after| {
+            let wanted = Wanted { product: &product, members: &members, joined_by: None };
+            book.cohort(&wanted, directory, after, PASS_DEVICES)
+        });
+        parts.await.into_iter().sum()
+    }
+
+    /// A wave of so many devices, of all whom it could reach. `None`: that is nobody.
+    async fn opened(&self, number: Number, count: u64) -> Option<rollout::Opened> {
+        let parts = self.pass(move |book, directory, after| {
+            book.positions(number, directory, after, PASS_DEVICES)
+        });
+        let parts = parts.await;
+        let open = move || rollout::open(parts.concat(), count);
+        tokio::task::spawn_blocking(open).await.unwrap_or_default()
+    }
+
+    /// One pass over all manifests, in parts, so that check-ins do not wait for its end; and beside the others' work.
+    async fn pass<T: Send + 'static>(
         &self,
-        product: &ProductId,
-        members: &Members,
-        joined_by: Option<Moment>,
-    ) -> Vec<DeviceId> {
-        let (this, product, members) = (self.clone(), product.clone(), members.clone());
+        part: impl Fn(&Book, &Directory, Option<&DeviceId>) -> (T, Option<DeviceId>) + Send + 'static,
+    ) -> Vec<T> {
+        let this = self.clone();
         let pass = move || {
             let directory = this.0.registry.directory();
-            let wanted = Wanted { product: &product, members: &members, joined_by };
-            let (mut all, mut after) = (Vec::new(), None);
+            let (mut parts, mut after) = (Vec::new(), None);
             loop {
-                let (found, last) =
-                    this.book().cohort(&wanted, &directory, after.as_ref(), PASS_DEVICES);
-                all.extend(found);
+                let (found, last) = part(&this.book(), &directory, after.as_ref());
+                parts.push(found);
                 match last {
                     Some(last) => after = Some(last),
-                    None => return all,
+                    None => return parts,
                 }
             }
         };
         tokio::task::spawn_blocking(pass).await.unwrap_or_default()
-    }
-
-    /// Where everybody stands whom a wave of this rollout could reach, and who was reached and has left.
-    async fn positions(&self, number: Number) -> Vec<Position> {
-        let Some((id, product, members, started)) = ({
-            let book = self.book();
-            book.live(number).map(|live| {
-                let plan = live.plan();
-                let started = live.state().started;
-                (plan.rollout.clone(), plan.product.clone(), live.members.clone(), started)
-            })
-        }) else {
-            return Vec::new();
-        };
-        let mut devices = self.cohort(&product, &members, Some(started)).await;
-        let directory = self.0.registry.directory();
-        let wanted = Wanted { product: &product, members: &members, joined_by: Some(started) };
-        let book = self.book();
-        if let Some(live) = book.live(number) {
-            devices.extend(book.left(live, &wanted, &directory));
-        }
-        devices.iter().map(|device| Position::of(&id, device)).collect()
     }
 
     /// Does what rollouts wait for, until `draining`. One of these runs in a process.
@@ -932,8 +927,7 @@ impl Hand {
         if self.memory.nobody.get(&number).is_some_and(is_early) {
             return Ok(false);
         }
-        let positions = self.rollouts.positions(number).await;
-        let Some(opened) = rollout::open(positions, count) else {
+        let Some(opened) = self.rollouts.opened(number, count).await else {
             tracing::warn!(rollout = number, wave, "nobody of the cohort is left: the wave waits");
             self.memory.nobody.insert(number, tokio::time::Instant::now());
             return Ok(false);

@@ -218,6 +218,27 @@ impl Manifest {
     }
 }
 
+/// What kind of hardware a product runs on, by a manifest that was read before: nothing else of it is looked at. `None`:
+/// there is no such product. It is for a pass over a fleet, where [`Manifest::decode`] is most of the time.
+pub fn hardware_of<'a>(manifest: &'a [u8], product: &ProductId) -> Option<&'a str> {
+    let mut d = Decoder::new(manifest);
+    d.array().ok()?;
+    d.skip().ok()?;
+    for _ in 0..d.array().ok()?? {
+        d.array().ok()?;
+        let found = d.str().ok()?;
+        let hardware = d.str().ok()?;
+        if found == product.as_str() {
+            return Some(hardware);
+        }
+        // floor, running, boot, slots
+        for _ in 0..4 {
+            d.skip().ok()?;
+        }
+    }
+    None
+}
+
 fn encode_slot(e: &mut Encoder<Vec<u8>>, slot: Option<&Installed>) -> Written {
     let Some(installed) = slot else {
         e.null()?;
@@ -359,6 +380,19 @@ mod tests {
         by_hand.outcome.as_mut().unwrap().rollout = None;
         assert_eq!(Manifest::decode(&by_hand.encode()), Ok(by_hand));
         assert_eq!(manifest().components[1].running_image(), &installed(1));
+    }
+
+    #[test]
+    fn the_hardware_of_a_product_is_found_without_reading_the_rest() {
+        let mut said = manifest();
+        said.components[1].hardware = HardwareId::new("box-2").unwrap();
+        let bytes = said.encode();
+        let of = |product: &str| hardware_of(&bytes, &ProductId::new(product).unwrap());
+        assert_eq!((of("pump-app"), of("agent")), (Some("pump-box"), Some("box-2")));
+        assert_eq!(of("pump"), None);
+        for len in 0..bytes.len() {
+            let _ = hardware_of(&bytes[..len], &ProductId::new("other").unwrap());
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::directory::{Device, Directory};
 use api::Standing;
 use api::rollout::NewRollout;
 use model::lease::HALTED_MAX;
-use model::manifest::{Boot, Component, Manifest};
+use model::manifest::{Boot, Component, Manifest, hardware_of};
 use model::{Counter, DeviceId, Digest, KeyId, ProductId, RolloutId, Timestamp};
 use rollout::{
     CheckIn, Command, Effect, Event, Happened, Known, Moment, Order, Permit, Phase, Plan, Position,
@@ -564,34 +564,52 @@ impl Book {
         if found < HALTED_MAX { Ok(()) } else { Err(Unfit::TooManyHalted { found }) }
     }
 
-    /// Who belongs to the cohort of a release, of the next `count` devices after `after`; and where to go on.
+    /// How many belong to the cohort of a release, of the next `count` devices after `after`; and where to go on.
     pub fn cohort(
         &self,
         wanted: &Wanted<'_>,
         directory: &Directory,
         after: Option<&DeviceId>,
         count: usize,
-    ) -> (Vec<DeviceId>, Option<DeviceId>) {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = self.manifests.range::<DeviceId, _>((from, Bound::Unbounded));
-        let mut last = None;
-        let mut found = Vec::new();
-        for (id, kept) in rest.by_ref().take(count) {
-            last = Some(id.clone());
-            if directory.device(id).is_some_and(|device| wanted.holds(device, kept)) {
-                found.push(id.clone());
-            }
+    ) -> (u64, Option<DeviceId>) {
+        let (mut found, mut last) = (0, None);
+        for (id, kept) in self.after(after, count) {
+            found += u64::from(wanted.holds(directory.device(id), kept));
+            last = Some(id);
         }
-        (found, last)
+        (found, last.cloned())
     }
 
-    /// Devices with a permit that have left the cohort: they stay in the count.
-    pub fn left(&self, live: &Live, wanted: &Wanted<'_>, directory: &Directory) -> Vec<DeviceId> {
-        let belongs = |id: &DeviceId| {
-            let (device, kept) = (directory.device(id), self.manifests.get(id));
-            device.zip(kept).is_some_and(|(device, kept)| wanted.holds(device, kept))
-        };
-        live.permits.keys().filter(|id| !belongs(id)).cloned().collect()
+    /// Where everybody stands whom a wave of this rollout could reach, of the next `count` devices after `after`; and where to
+    /// go on. Who has a permit and has left the cohort is among them: he stays in the count.
+    pub fn positions(
+        &self,
+        number: Number,
+        directory: &Directory,
+        after: Option<&DeviceId>,
+        count: usize,
+    ) -> (Vec<Position>, Option<DeviceId>) {
+        let Some(live) = self.rollouts.get(&number) else { return (Vec::new(), None) };
+        let (product, members) = (&live.plan().product, &live.members);
+        let wanted = Wanted { product, members, joined_by: Some(live.state().started) };
+        let (mut found, mut last) = (Vec::with_capacity(count), None);
+        for (id, kept) in self.after(after, count) {
+            if wanted.holds(directory.device(id), kept) || live.permits.contains_key(id) {
+                found.push(Position::of(live.id(), id));
+            }
+            last = Some(id);
+        }
+        (found, last.cloned())
+    }
+
+    /// The next devices that have checked in, sorted.
+    fn after(
+        &self,
+        after: Option<&DeviceId>,
+        count: usize,
+    ) -> impl Iterator<Item = (&DeviceId, &Kept)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.manifests.range::<DeviceId, _>((from, Bound::Unbounded)).take(count)
     }
 
     /// What is to be done now, and when to look again if nothing happens.
@@ -675,12 +693,15 @@ pub struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    fn holds(&self, device: &Device, kept: &Kept) -> bool {
-        // The lists first: reading a manifest costs more.
+    fn holds(&self, device: Option<&Arc<Device>>, kept: &Kept) -> bool {
+        let Some(device) = device else { return false };
+        // The lists first: reading a manifest costs more, and of a million of them only the one word is read.
         device.standing == Standing::Enrolled
             && self.members.may_hold(&device.id, &device.zone)
             && self.joined_by.is_none_or(|by| moment(kept.first_at) <= by)
-            && belongs(self.product, self.members, device, &kept.manifest())
+            && hardware_of(&kept.payload, self.product).is_some_and(|hardware| {
+                self.members.hardware.iter().any(|one| one.as_str() == hardware)
+            })
     }
 }
 
