@@ -28,9 +28,6 @@ const PAUSE_MS: u64 = 1_000;
 const PAUSE_MS_MAX: u64 = 60_000;
 /// Who ran for so long did not fail at its start: the pauses begin anew.
 const STABLE_MS: u64 = 60_000;
-/// While a gateway says that the site is away, what only the site's answer could show is waited for: so many trials long at the
-/// most.
-pub const AWAY_TRIALS: u64 = 4;
 /// After "not yet" the owner's script is asked again so much later.
 const SCRIPT_PAUSE_MS: u64 = 1_000;
 /// The code of the owner's script for "not yet, ask again" (EX_TEMPFAIL of sysexits.h). 0 is yes, every other is no.
@@ -58,8 +55,6 @@ pub enum Order {
     /// A gateway has answered a check-in that was sent after [`News::Started`]. `current`: the metadata that the device trusts
     /// now are not older than those that ordered what is on trial.
     CheckedIn { current: bool },
-    /// No gateway has answered a check-in with the site's word. `away`: one that could be reached said that the site cannot be.
-    Unanswered { away: bool },
     /// What runs in this slot is confirmed, durably.
     Confirmed(Slot),
     /// End what runs, and start nothing more.
@@ -237,8 +232,6 @@ struct Trial {
     reading: bool,
     checked_in: bool,
     current: bool,
-    /// The newest word of the gateways: the site is away.
-    away: bool,
     script: Script,
     /// It was called healthy; the confirmation is awaited.
     told: bool,
@@ -326,12 +319,6 @@ impl Supervisor {
                 if let Some(trial) = self.trial() {
                     trial.checked_in = true;
                     trial.current |= current;
-                    trial.away = false;
-                }
-            }
-            Order::Unanswered { away } => {
-                if let Some(trial) = self.trial() {
-                    trial.away = away;
                 }
             }
             Order::Confirmed(slot) => {
@@ -381,7 +368,6 @@ impl Supervisor {
             reading: false,
             checked_in: false,
             current: false,
-            away: false,
             script: Script::NotAsked,
             told: false,
             wake_ms: now_ms,
@@ -525,11 +511,7 @@ impl Supervisor {
         let Some(trial) = &running.trial else { return };
         let missing = self.missing(running, trial, now_ms);
         let (slot, since_ms) = (running.launch.slot, running.since_ms);
-        let Settings { mut trial_ms, health, .. } = self.settings;
-        let for_the_site = matches!(missing, Some(Missing::CheckIn | Missing::CurrentMetadata));
-        if trial.away && for_the_site {
-            trial_ms = trial_ms.saturating_mul(AWAY_TRIALS);
-        }
+        let Settings { trial_ms, health, .. } = self.settings;
         if now_ms.saturating_sub(since_ms) >= trial_ms {
             let missing = missing.unwrap_or(Missing::Confirmation);
             self.stop(Then::GiveUp(Why::Late { missing, trial_ms }), now_ms, effects);

@@ -124,36 +124,6 @@ fn what_is_missing_at_the_end_of_a_trial_is_named_and_the_process_is_ended_first
 }
 
 #[test]
-fn a_trial_waits_for_a_site_that_is_away_four_times_as_long_and_for_nothing_else() {
-    let settings =
-        Settings { health: Health { checked_in: true, ..Health::default() }, ..SETTINGS };
-    let away = |is_away| Order::Unanswered { away: is_away };
-    let ends = |effects: &[Effect]| effects.contains(&Effect::Terminate);
-    let on_trial = || Bench::running(settings, launch(Slot::B, true));
-    // The gateway was heard, so it is there.
-    let mut bench = on_trial();
-    bench.told(away(true));
-    assert!(!ends(&bench.pass(settings.trial_ms * AWAY_TRIALS - 1)));
-    assert!(ends(&bench.pass(1)));
-    // The site is back, and says yes.
-    let mut bench = on_trial();
-    bench.told(away(true));
-    bench.pass(settings.trial_ms + 1);
-    assert_eq!(bench.checked_in(), tell(News::Healthy(Slot::B)));
-    // No gateway is heard any more: then it may be the image.
-    let mut bench = on_trial();
-    bench.told(away(true));
-    bench.pass(settings.trial_ms - 1);
-    bench.told(away(false));
-    assert!(ends(&bench.pass(1)));
-    // What the site has no part in is not waited for.
-    let health = Health { reading: true, checked_in: true, ..Health::default() };
-    let mut bench = Bench::running(Settings { health, ..settings }, launch(Slot::B, true));
-    bench.told(away(true));
-    assert!(ends(&bench.pass(settings.trial_ms)));
-}
-
-#[test]
 fn an_image_that_ends_on_trial_is_given_up_and_what_was_before_starts_at_once() {
     let mut bench = Bench::running(SETTINGS, launch(Slot::B, true));
     bench.on(Event::Reading);

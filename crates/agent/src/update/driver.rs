@@ -181,8 +181,7 @@ struct Answered {
 #[derive(Debug)]
 enum Unanswered {
     /// No gateway gave an answer; the one that asked for most patience asked for so much.
-    /// `away`: one said that the site cannot be reached.
-    Nobody { why: String, wait_ms: u64, away: bool },
+    Nobody { why: String, wait_ms: u64 },
     /// What came could not be kept.
     Disk(TrustError),
 }
@@ -620,15 +619,15 @@ impl Running {
         }
         let result = match result {
             Ok(answered) => Ok(answered),
-            Err(Unanswered::Nobody { why, wait_ms, away }) => Err((why, wait_ms, away)),
+            Err(Unanswered::Nobody { why, wait_ms }) => Err((why, wait_ms)),
             Err(Unanswered::Disk(TrustError::Unwritable { path, source })) if is_full(&source) => {
-                Err((format!("no room in {} for what came", path.display()), 0, false))
+                Err((format!("no room in {} for what came", path.display()), 0))
             }
             Err(Unanswered::Disk(error)) => return Err(error.into()),
         };
         let answered = match result {
             Ok(answered) => answered,
-            Err((why, asked_ms, away)) => {
+            Err((why, asked_ms)) => {
                 self.talk = Some(talk);
                 self.failures = self.failures.saturating_add(1);
                 self.metrics.checked_in("unanswered");
@@ -637,9 +636,6 @@ impl Running {
                 let wait_ms = longest.min(self.settings.check_in_ms.max(WAIT_MS)).max(asked_ms);
                 let wait_ms = spread(wait_ms);
                 self.check_in_at_ms = Some(now_ms + wait_ms);
-                for part in &self.parts {
-                    let _ = part.orders.send(Order::Unanswered { away }).await;
-                }
                 return Ok(());
             }
         };
@@ -1004,7 +1000,7 @@ impl Call {
 
     /// Each gateway once, from the one that answered last.
     async fn try_gateways(&self, talk: &mut Talk) -> Result<Answered, Unanswered> {
-        let (mut whys, mut longest_ms, mut is_away) = (Vec::new(), 0, false);
+        let (mut whys, mut longest_ms) = (Vec::new(), 0);
         for _ in 0..self.gateways.len() {
             let place = &self.gateways[talk.at % self.gateways.len()];
             match self.try_gateway(place, talk).await {
@@ -1013,8 +1009,7 @@ impl Call {
                     talk.at += usize::from(!answered.refused.is_empty());
                     return Ok(answered);
                 }
-                Err(Unanswered::Nobody { why, wait_ms, away }) => {
-                    is_away |= away;
+                Err(Unanswered::Nobody { why, wait_ms }) => {
                     whys.push(why);
                     longest_ms = wait_ms.max(longest_ms);
                     talk.at += 1;
@@ -1022,23 +1017,19 @@ impl Call {
                 Err(disk) => return Err(disk),
             }
         }
-        Err(Unanswered::Nobody { why: whys.join("; "), wait_ms: longest_ms, away: is_away })
+        Err(Unanswered::Nobody { why: whys.join("; "), wait_ms: longest_ms })
     }
 
     async fn try_gateway(&self, place: &Place, talk: &mut Talk) -> Result<Answered, Unanswered> {
         let nobody = |error: HttpError| Unanswered::Nobody {
             why: error.told(),
             wait_ms: error.retry_after().as_millis() as u64,
-            away: error.is_away(),
         };
         let gateway = Gateway::find(place, &self.site, &self.tls).await.map_err(nobody)?;
         let says = self.manifest(talk.director.versions(), talk.images.versions());
         let sealed = talk.manifests.seal(&says, &self.seal, &self.clock.now());
-        let message = sealed.map_err(|error| Unanswered::Nobody {
-            why: error.to_string(),
-            wait_ms: 0,
-            away: false,
-        })?;
+        let message =
+            sealed.map_err(|error| Unanswered::Nobody { why: error.to_string(), wait_ms: 0 })?;
         let answer = gateway.check_in(message).await.map_err(nobody)?;
         let mut answered = Answered {
             gateway: place.name.to_string(),

@@ -58,11 +58,6 @@ impl HttpError {
         }
     }
 
-    /// The gateway is there, and says that what lies behind it is not.
-    pub fn is_away(&self) -> bool {
-        matches!(self, Self::Status { found: 503, .. })
-    }
-
     pub fn told(&self) -> String {
         told(self)
     }
