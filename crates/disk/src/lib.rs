@@ -107,7 +107,11 @@ pub fn is_full(error: &io::Error) -> bool {
 
 /// Puts `bytes` at `path` so that after a power cut either the old file or the new one is there, whole.
 pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let dir = path.parent().expect("a file that is replaced lies in a directory");
+    // A bare name lies where one stands.
+    let dir = match path.parent() {
+        Some(dir) if dir.as_os_str().is_empty() => Path::new("."),
+        dir => dir.expect("a file that is replaced lies in a directory"),
+    };
     let mut name = path.file_name().expect("a file that is replaced has a name").to_os_string();
     name.push(".new");
     let next: PathBuf = dir.join(name);
