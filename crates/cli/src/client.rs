@@ -14,6 +14,11 @@ use crate::site::SiteFile;
 /// Longer than any question may run on the server, so that the server's own error is seen.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
+/// The body of an answer as one of the API's types.
+pub fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T> {
+    serde_json::from_slice(body).context("the answer is not what this version expects")
+}
+
 pub struct Client {
     http: reqwest::Client,
     base: String,
@@ -85,7 +90,6 @@ impl Client {
 
     pub async fn ask(&self, ask: &api::Ask) -> Result<api::Answer> {
         let response = self.post(path::QUERY, ask).await?;
-        serde_json::from_slice(&response.bytes().await?)
-            .context("the answer is not what this version expects")
+        read(&response.bytes().await?)
     }
 }

@@ -1,11 +1,11 @@
 //! `plimsoll evidence`: what an operator hands out of the record of what was done, and what an auditor does with it, without
 //! a site, a network or our word for anything.
 
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::table::{self, Format};
 use anyhow::{Context, Error, Result, anyhow};
 use api::event::{EVENTS_PAGE_MAX, Events};
-use api::{Answer, Cell, Column, path};
+use api::{Cell, path};
 use clap::{Args, Subcommand};
 use evidence::export::{self, EXPORT_BYTES_MAX, Proven};
 use evidence::note::NOTE_BYTES_MAX;
@@ -138,8 +138,7 @@ pub async fn ask(evidence: Evidence) -> Result<()> {
             let (after, limit) = (after.map(|after| after.to_string()), Some(limit.to_string()));
             let words = [("subject", subject), ("after", after), ("limit", limit)];
             let response = Client::of(&data.dir)?.get(&with_words(path::EVENTS, words)?).await?;
-            let page: Events = serde_json::from_slice(&response.bytes().await?)
-                .context("the answer is not what this version expects")?;
+            let page: Events = client::read(&response.bytes().await?)?;
             print_events(&page, format)
         }
         Evidence::Checkpoint { data } => {
@@ -170,13 +169,8 @@ fn print_events(page: &Events, format: Format) -> Result<()> {
             (event.sequence < page.covered).into(),
         ]
     };
-    let answer = Answer {
-        columns: names.map(|name| Column { name: name.into(), kind: "Utf8".into() }).to_vec(),
-        rows: page.events.iter().map(row).collect(),
-        truncated: false,
-        took_ms: 0,
-    };
-    table::print(&answer, format, &mut io::stdout().lock())?;
+    let rows = page.events.iter().map(row).collect();
+    table::print(&table::of(&names, rows), format, &mut io::stdout().lock())?;
     if let Some(next) = page.next {
         eprintln!("there are more: --after {next}");
     }

@@ -1,9 +1,9 @@
 //! What an operator asks of a running site.
 
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::table::{self, Format};
 use anyhow::{Context, Result};
-use api::{Answer, Ask, Cell, Column, path};
+use api::{Ask, Cell, path};
 use std::path::Path;
 
 pub async fn query(data: &Path, ask: Ask, format: Format) -> Result<()> {
@@ -29,16 +29,8 @@ pub async fn devices(data: &Path, format: Format) -> Result<()> {
     let body: serde_json::Value = serde_json::from_slice(&response.bytes().await?)?;
     let rows = body["devices"].as_array().context("the answer has no `devices`")?;
     let names = ["id", "role", "zone", "standing"];
-    let answer = Answer {
-        columns: names.map(|name| Column { name: name.into(), kind: "Utf8".into() }).to_vec(),
-        rows: rows
-            .iter()
-            .map(|row| names.map(|name| row[name].clone()).to_vec())
-            .collect::<Vec<Vec<Cell>>>(),
-        truncated: false,
-        took_ms: 0,
-    };
-    table::print(&answer, format, &mut std::io::stdout().lock())
+    let rows = rows.iter().map(|row| names.map(|name| row[name].clone()).to_vec()).collect();
+    table::print(&table::of(&names, rows), format, &mut std::io::stdout().lock())
 }
 
 /// What the vendor has published, as control has verified it.
@@ -48,8 +40,7 @@ pub async fn releases(data: &Path, refresh: bool, format: Format) -> Result<()> 
         true => client.post(&format!("{}/refresh", path::RELEASES), &serde_json::json!({})).await?,
         false => client.get(path::RELEASES).await?,
     };
-    let page: api::release::Releases = serde_json::from_slice(&response.bytes().await?)
-        .context("the answer is not what this version expects")?;
+    let page: api::release::Releases = client::read(&response.bytes().await?)?;
     let names =
         ["product", "release", "hardware", "security_version", "must_pass", "bytes", "sha256"];
     let row = |release: &api::release::Release| -> Vec<Cell> {
@@ -63,13 +54,8 @@ pub async fn releases(data: &Path, refresh: bool, format: Format) -> Result<()> 
             release.sha256.as_str().into(),
         ]
     };
-    let answer = Answer {
-        columns: names.map(|name| Column { name: name.into(), kind: "Utf8".into() }).to_vec(),
-        rows: page.releases.iter().map(row).collect(),
-        truncated: false,
-        took_ms: 0,
-    };
-    table::print(&answer, format, &mut std::io::stdout().lock())?;
+    let rows = page.releases.iter().map(row).collect();
+    table::print(&table::of(&names, rows), format, &mut std::io::stdout().lock())?;
     // Not among the rows: a program that reads them asks the API for the rest.
     if let Some(failed) = page.failed {
         eprintln!("not read the last time: {failed}");
@@ -85,8 +71,7 @@ pub async fn software(data: &Path, device: &str, json: bool) -> Result<()> {
         println!("{}", String::from_utf8_lossy(&body));
         return Ok(());
     }
-    let said: api::release::Software =
-        serde_json::from_slice(&body).context("the answer is not what this version expects")?;
+    let said: api::release::Software = client::read(&body)?;
     for component in &said.components {
         let api::release::Component { product, version, boot, sha256, hardware, .. } = component;
         println!("{product} {version} ({boot}) on {hardware}, sha256 {sha256}");

@@ -19,7 +19,7 @@ mod tests;
 
 use crate::table;
 use anyhow::{Context, Error, Result, bail, ensure};
-use api::{Answer, Column};
+use api::Answer;
 use clap::{Args, Subcommand};
 use disk::{Disk, RealDisk};
 use keys::file::{generate, load};
@@ -659,7 +659,6 @@ fn signed(trusted: &Trusted) -> Result<Vec<Signed>> {
 fn as_rows(trusted: &Trusted) -> Result<Answer> {
     let names =
         ["product", "release", "hardware", "security_version", "must_pass", "bytes", "sha256"];
-    let columns = names.map(|name| Column { name: name.into(), kind: "Utf8".into() }).to_vec();
     let row = |target: &Target| {
         let sha256 = target.hashes.sha256.map(|digest| digest.to_string());
         let Custom::Order(Order { release, .. }) = &target.custom else {
@@ -684,7 +683,7 @@ fn as_rows(trusted: &Trusted) -> Result<Answer> {
         ]
     };
     let rows = trusted.current(BEFORE_ANY_END)?.targets().iter().map(row).collect();
-    Ok(Answer { columns, rows, truncated: false, took_ms: 0 })
+    Ok(table::of(&names, rows))
 }
 
 fn as_json(trusted: &Trusted, now: Timestamp) -> Result<serde_json::Value> {

@@ -1,12 +1,12 @@
 //! `plimsoll rollout`: a release on its way to a cohort, ordered and watched.
 
 use crate::Data;
-use crate::client::Client;
+use crate::client::{Client, read};
 use crate::table::{self, Format};
 use anyhow::{Context, Result};
 use api::event::{Event, Events};
 use api::rollout::{NewRollout, Rollout, RolloutCommand, RolloutDevices, Rollouts};
-use api::{Answer, Cell, Column, path};
+use api::{Cell, path};
 use clap::Subcommand;
 use model::Timestamp;
 use std::path::PathBuf;
@@ -111,10 +111,6 @@ pub async fn run(command: Command) -> Result<()> {
 
 async fn body(response: reqwest::Response) -> Result<Vec<u8>> {
     Ok(response.bytes().await?.to_vec())
-}
-
-fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T> {
-    serde_json::from_slice(body).context("the answer is not what this version expects")
 }
 
 fn show(body: &[u8], json: bool) -> Result<()> {
@@ -227,7 +223,5 @@ async fn devices(client: &Client, rollout: &str, json: bool) -> Result<()> {
 }
 
 fn print(names: &[&str], rows: Vec<Vec<Cell>>) -> Result<()> {
-    let columns = names.iter().map(|name| Column { name: (*name).into(), kind: "Utf8".into() });
-    let answer = Answer { columns: columns.collect(), rows, truncated: false, took_ms: 0 };
-    table::print(&answer, Format::Table, &mut std::io::stdout().lock())
+    table::print(&table::of(names, rows), Format::Table, &mut std::io::stdout().lock())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use api::csv::shown;
-use api::{Answer, Cell, LineEnd};
+use api::{Answer, Cell, Column, LineEnd};
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table, TableComponent};
 use std::io::Write;
@@ -23,6 +23,12 @@ pub fn print(answer: &Answer, format: Format, out: &mut impl Write) -> Result<()
         Format::Csv => Ok(out.write_all(answer.to_csv(LineEnd::Lf).as_bytes())?),
         Format::Json => json(answer, out),
     }
+}
+
+/// Rows that no question in SQL gave, under their names.
+pub fn of(names: &[&str], rows: Vec<Vec<Cell>>) -> Answer {
+    let column = |name: &&str| Column { name: (*name).into(), kind: "Utf8".into() };
+    Answer { columns: names.iter().map(column).collect(), rows, truncated: false, took_ms: 0 }
 }
 
 /// Rows under their names.
@@ -79,17 +85,11 @@ fn json(answer: &Answer, out: &mut impl Write) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::Column;
     use serde_json::json;
 
     fn answer() -> Answer {
-        let column = |name: &str| Column { name: name.into(), kind: "Utf8".into() };
-        Answer {
-            columns: vec![column("device"), column("value")],
-            rows: vec![vec![json!("a,\"b\""), json!(1.5)], vec![json!(null), json!(2)]],
-            truncated: false,
-            took_ms: 3,
-        }
+        let rows = vec![vec![json!("a,\"b\""), json!(1.5)], vec![json!(null), json!(2)]];
+        Answer { took_ms: 3, ..of(&["device", "value"], rows) }
     }
 
     fn printed(format: Format) -> String {
