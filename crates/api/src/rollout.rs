@@ -189,6 +189,15 @@ pub struct Rollout {
     pub cohort: u64,
     pub members: u64,
     pub counts: RolloutCounts,
+    /// What happens next, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// When, in milliseconds since 1970, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_at_ms: Option<u64>,
+    /// What may be said to it from where it stands.
+    #[serde(default)]
+    pub commands: Vec<RolloutCommand>,
 }
 
 /// Devices with a permit, by what is known of each.
@@ -236,4 +245,33 @@ pub struct RolloutDevices {
     /// There are more: ask again with `after` set to this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+}
+
+/// What a gate's question was answered: `GET /v1/rollouts/{id}/signals`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RolloutSignals {
+    /// Each time that a gate asked, oldest first.
+    pub asked: Vec<AskedSignal>,
+    /// What devices that have the release say beside what the others of the cohort say, per series and minute.
+    pub compared: Vec<ComparedSeries>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AskedSignal {
+    pub at_ms: u64,
+    pub wave: usize,
+    pub name: String,
+    /// `None`: there was no answer, and the wave was held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+    pub within: bool,
+}
+
+/// `[minute in ms, mean of those that have it or null, mean of the others or null]`, ascending.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ComparedSeries {
+    pub series: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    pub points: Vec<(u64, Option<f64>, Option<f64>)>,
 }

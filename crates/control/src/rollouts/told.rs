@@ -167,6 +167,9 @@ pub fn shown(live: &Live) -> Rollout {
         cohort: plan.cohort,
         members: state.opened.last().map_or(0, |opened| opened.members),
         counts: counts(state),
+        next: None,
+        next_at_ms: None,
+        commands: Vec::new(),
     }
 }
 

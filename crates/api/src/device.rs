@@ -1,0 +1,109 @@
+//! Everything about one device, and what to look for among many.
+
+use crate::Standing;
+use crate::fleet::{FleetDevice, Role};
+use crate::release::Software;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A line of the fleet: what a table of 100,000 of them shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceLine {
+    pub id: String,
+    pub role: Role,
+    pub site: String,
+    pub zone: String,
+    /// development, pilot, production, or a name of one's own.
+    pub group: String,
+    pub standing: Standing,
+    /// Of its first product, by its own signed word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// By which gateway it was heard last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// When it was heard last, in milliseconds since 1970: a check-in, a reading, an enrolment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_at_ms: Option<u64>,
+}
+
+/// `GET /v1/inventory?search=&site=&zone=&group=&standing=&role=&version=&gateway=&silent_s=&after=&limit=`, sorted by id.
+/// `search` is found anywhere in id or serial number, in any case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    pub devices: Vec<DeviceLine>,
+    /// How many there are in all pages together.
+    pub total: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// `GET /v1/inventory/summary`, with the same filter: how many there are of each, for cohorts and choices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    pub total: u64,
+    pub sites: BTreeMap<String, u64>,
+    pub zones: BTreeMap<String, u64>,
+    pub groups: BTreeMap<String, u64>,
+    pub standings: BTreeMap<String, u64>,
+    pub roles: BTreeMap<String, u64>,
+    /// `product version` → how many.
+    pub versions: BTreeMap<String, u64>,
+    pub gateways: BTreeMap<String, u64>,
+    /// Heard within 5 minutes, an hour, a day, longer ago, never.
+    pub seen: BTreeMap<String, u64>,
+}
+
+/// `GET /v1/devices/{id}`: one device, as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    pub line: DeviceLine,
+    /// Its identity: serial number, standing, and every key it ever had.
+    pub identity: FleetDevice,
+    /// Its newest signed word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub software: Option<Software>,
+    /// Why it does not count as healthy, each in a sentence; empty when nothing is known against it.
+    pub concerns: Vec<String>,
+}
+
+/// A step of a device's life.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Moment {
+    pub at_ms: u64,
+    /// key, firmware, gateway, standing, refusal, gap, rollout or act.
+    pub kind: String,
+    /// In a sentence.
+    pub sentence: String,
+    /// Who did it, as events name it, if somebody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// The event that tells of it: its inclusion is proven by `GET /v1/evidence/export?subject=device/{id}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<u64>,
+    /// What more is known, by kind: `key`, `product`, `version`, `sha256`, `gateway`, `from`, `to`, `reason`, `count`.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub detail: serde_json::Map<String, serde_json::Value>,
+}
+
+/// `GET /v1/devices/{id}/history?from_ms=&to_ms=&kind=&after=&limit=`, oldest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    pub device: String,
+    pub moments: Vec<Moment>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// `POST /v1/devices/{id}/group`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewGroup {
+    pub group: String,
+}
+
+pub const INVENTORY_PAGE_MAX: usize = 1000;
+/// The group of a device that nobody gave another.
+pub const GROUP_DEFAULT: &str = "production";
