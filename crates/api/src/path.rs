@@ -52,6 +52,9 @@ pub const EVENTS: &str = "/v1/events";
 /// (`docs/formats/evidence-export.md`). Bearer token.
 pub const EVIDENCE: &str = "/v1/evidence";
 
+/// `GET`: [`crate::user::Me`]. `POST` [`crate::user::SignIn`]: 200 [`crate::user::Me`] and a cookie. `DELETE`: signs out.
+pub const SESSION: &str = "/v1/session";
+
 /// `POST` [`crate::Ask`]: 200 [`crate::Answer`]. Bearer token.
 pub const QUERY: &str = "/v1/query";
 

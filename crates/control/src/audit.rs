@@ -24,7 +24,7 @@ struct Page {
 }
 
 pub(crate) async fn events(station: &Station, call: Call) -> Result<Response, Failure> {
-    call.expect_operator(station)?;
+    call.person(station)?;
     let Page { after, limit, subject } = call.query_string()?;
     let limit = limit.unwrap_or(EVENTS_PAGE_MAX);
     if !(1..=EVENTS_PAGE_MAX).contains(&limit) {
@@ -53,14 +53,14 @@ fn shown(event: &evidence::Event) -> Event {
 }
 
 pub(crate) async fn checkpoint(station: &Station, call: Call) -> Result<Response, Failure> {
-    call.expect_operator(station)?;
+    call.person(station)?;
     let checkpoint = station.ledger.reader().checkpoint();
     Ok(text("text/plain; charset=utf-8", checkpoint.note().to_owned()))
 }
 
 /// A tile or a bundle of entries, under its name in C2SP tlog-tiles.
 pub(crate) async fn tile(station: &Station, mut call: Call) -> Result<Response, Failure> {
-    call.expect_operator(station)?;
+    call.person(station)?;
     let Path(name) = call
         .head
         .extract::<Path<String>>()
@@ -90,7 +90,7 @@ struct Wanted {
 }
 
 pub(crate) async fn export(station: &Arc<Station>, call: Call) -> Result<Response, Failure> {
-    call.expect_operator(station)?;
+    call.person(station)?;
     let Wanted { subject, from, to, since } = call.query_string()?;
     if subject.as_ref().is_some_and(|subject| subject.len() > event::NAME_BYTES_MAX) {
         let detail = format!("expected a subject of at most {} bytes", event::NAME_BYTES_MAX);

@@ -1,7 +1,9 @@
 //! A call that was let in, its body, and the forms of an answer.
 
-use crate::caller::{Caller, Denied, Endpoint, Peer};
+use crate::caller::{Caller, Denied, Peer};
 use crate::directory::Directory;
+use crate::endpoint::{Access, Endpoint};
+use crate::principal::{Principal, Reach};
 use crate::problem::Failure;
 use crate::station::Station;
 use axum::body::Body;
@@ -33,12 +35,25 @@ const HEAR_OUT_BYTES_MAX: usize = 16 * 1024 * 1024;
 const HEAR_OUT_TIME_MAX: Duration = Duration::from_secs(5);
 
 impl Call {
-    /// For work that is an operator's: the table has seen to it, and here it is seen again (INV-LEAST-1).
-    pub fn expect_operator(&self, station: &Station) -> Result<(), Denied> {
-        match self.caller {
-            Caller::Operator => Ok(()),
-            _ => Err(station.past_its_scope("an operator, by bearer token", &self.caller)),
+    /// For work of the operator's people: who asks. The table has seen to what it may, and here it is seen again
+    /// (INV-LEAST-1).
+    pub fn person(&self, station: &Station) -> Result<&Arc<Principal>, Denied> {
+        match &self.caller {
+            Caller::Person(person) if self.endpoint.access().admits(&self.caller) => Ok(person),
+            _ => Err(station.past_its_scope(self.endpoint.access(), &self.caller)),
         }
+    }
+
+    /// For work that shows or does something at some sites: who asks, and where it may.
+    #[expect(dead_code, reason = "the work that is bounded by site comes with users")]
+    pub fn person_within(&self, station: &Station) -> Result<(&Arc<Principal>, Reach), Denied> {
+        let person = self.person(station)?;
+        let reach = match self.endpoint.access() {
+            Access::Within(scope) => person.reach(scope),
+            // It was admitted: nothing bounds it.
+            _ => Reach::Everywhere,
+        };
+        Ok((person, reach))
     }
 
     /// The whole body, or why not. It is read only after its sender was let in, and never kept beyond `max` (INV-COST-1).

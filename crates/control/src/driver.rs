@@ -12,6 +12,7 @@ use crate::known::Known;
 use crate::ledger::Ledger;
 use crate::listener::{self, Listener};
 use crate::metrics::Metrics;
+use crate::principal::SITE_TOKEN;
 use crate::registry::{ChangeError, Changed, Registry};
 use crate::releases::Releases;
 use crate::rollouts::Rollouts;
@@ -157,7 +158,7 @@ impl Control {
     /// Puts a serial number on the ownership list, as `POST /v1/ownership` does. To list it again as it is changes nothing.
     pub async fn list(&self, entry: &Ownership) -> Result<Changed, ChangeError> {
         self.station.ledger.may_widen()?;
-        let changed = self.station.registry.list(entry, now()).await?;
+        let changed = self.station.registry.list(entry, &SITE_TOKEN.into(), now()).await?;
         self.station.ledger.covered(changed.events).await?;
         Ok(changed)
     }

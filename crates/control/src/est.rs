@@ -3,6 +3,7 @@
 //! Bodies are base64 on one line; strongSwan's client refuses line breaks. What we read may have them.
 
 use crate::call::{Call, expect_media_type};
+use crate::endpoint::Access;
 use crate::enrol;
 use crate::problem::Failure;
 use crate::station::{Station, now};
@@ -29,9 +30,10 @@ pub(crate) async fn ca_certs(station: &Station) -> Result<Response, Failure> {
 
 /// RFC 7030 §4.2. Decided, issued, stored and logged, in this order, before the answer.
 pub(crate) async fn enroll(station: &Arc<Station>, call: Call) -> Result<Response, Failure> {
-    let applicant = call.caller.applicant().ok_or_else(|| {
-        station.past_its_scope("an IDevID, a device or a gateway, by its certificate", &call.caller)
-    })?;
+    let applicant = call
+        .caller
+        .applicant()
+        .ok_or_else(|| station.past_its_scope(Access::Enrol, &call.caller))?;
     let purpose = call.endpoint.purpose().expect("this endpoint certifies a key");
     let csr = read(&call).await?;
     station.ledger.may_widen()?;

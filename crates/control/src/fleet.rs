@@ -1,7 +1,7 @@
 //! What an operator sees of the fleet, and changes in it.
 
 use crate::call::{Call, json_answer, text};
-use crate::caller::Endpoint;
+use crate::endpoint::Endpoint;
 use crate::metrics::page;
 use crate::problem::Failure;
 use crate::registry::{ChangeError, Changed};
@@ -25,7 +25,7 @@ struct Page {
 }
 
 pub(crate) async fn devices(station: &Station, call: Call) -> Result<Response, Failure> {
-    call.expect_operator(station)?;
+    call.person(station)?;
     let Page { after, limit } = call.query_string()?;
     let bad_name = |error: model::id::BadName| Failure::bad_request("bad_name", error.to_string());
     let after = after.map(DeviceId::new).transpose().map_err(bad_name)?;
@@ -41,7 +41,7 @@ pub(crate) async fn devices(station: &Station, call: Call) -> Result<Response, F
 }
 
 pub(crate) async fn set_standing(station: &Station, mut call: Call) -> Result<Response, Failure> {
-    call.expect_operator(station)?;
+    let actor = call.person(station)?.actor.clone();
     let to = match call.endpoint {
         Endpoint::Revoke => Standing::Revoked,
         Endpoint::Quarantine => Standing::Quarantined,
@@ -58,7 +58,7 @@ pub(crate) async fn set_standing(station: &Station, mut call: Call) -> Result<Re
     if widens {
         station.ledger.may_widen()?;
     }
-    let changed = station.registry.set_standing(&id, to, now()).await;
+    let changed = station.registry.set_standing(&id, to, &actor, now()).await;
     let (events, answer) = changed_answer(station, changed, call.endpoint.as_str())?;
     match widens {
         true => station.ledger.covered(events).await?,
@@ -68,10 +68,10 @@ pub(crate) async fn set_standing(station: &Station, mut call: Call) -> Result<Re
 }
 
 pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Failure> {
-    call.expect_operator(station)?;
+    let actor = call.person(station)?.actor.clone();
     let entry: Ownership = call.json(BODY_BYTES_MAX).await?;
     station.ledger.may_widen()?;
-    let changed = station.registry.list(&entry, now()).await;
+    let changed = station.registry.list(&entry, &actor, now()).await;
     let (events, answer) = changed_answer(station, changed, "list")?;
     station.ledger.covered(events).await?;
     Ok(answer)
@@ -96,7 +96,7 @@ fn changed_answer(
 }
 
 pub(crate) async fn metrics(station: &Station, call: Call) -> Result<Response, Failure> {
-    call.expect_operator(station)?;
+    call.person(station)?;
     station.metrics.look_at(&station.registry.directory(), station.keys.seal_max);
     let events = i64::try_from(station.registry.events()).unwrap_or(i64::MAX);
     station.metrics.evidence_events.set(events);

@@ -2,8 +2,9 @@
 
 use crate::bundle;
 use crate::call::{Call, expect_media_type, json_answer, no_content, text};
-use crate::caller::{Caller, Peer, Scope, authorise, recognise};
+use crate::caller::{Caller, Peer, authorise, recognise};
 use crate::directory::{Device, Directory};
+use crate::endpoint::Access;
 use crate::error::Fatal;
 use crate::problem::Failure;
 use crate::station::{Phase, Station, now};
@@ -79,9 +80,9 @@ pub(crate) fn still_gateway(
 ) -> Result<Arc<Device>, Failure> {
     let caller = recognise(peer, directory, station.limits.key_grace, now())?;
     let Caller::Gateway(id) = &caller else {
-        return Err(station.past_its_scope(Scope::Gateway.expected(), &caller).into());
+        return Err(station.past_its_scope(Access::Gateway, &caller).into());
     };
-    authorise(Scope::Gateway, &caller, directory)?;
+    authorise(Access::Gateway, &caller, directory)?;
     Ok(directory.device(id).expect("it was recognised in this directory").clone())
 }
 

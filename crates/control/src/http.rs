@@ -1,11 +1,13 @@
 //! From a request to its answer: who calls, may they, do it within its time, say what became of it.
 
 use crate::call::{Call, Unread, text};
-use crate::caller::{Caller, Denied, Endpoint, Method, Peer, Scope, authorise, recognise};
+use crate::caller::{Caller, Denied, Peer, authorise, recognise};
+use crate::endpoint::{Access, Endpoint, Method};
+use crate::principal::Principal;
 use crate::problem::Failure;
 use crate::rollouts::call as rollouts;
 use crate::station::{Station, now};
-use crate::{audit, est, fleet, gateway, images, query};
+use crate::{audit, est, fleet, gateway, images, people, query};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
@@ -23,15 +25,16 @@ type Answer = Result<Response, Failure>;
 /// The table of endpoints, as a router. Nothing else is reachable (INV-LEAST-1).
 pub(crate) fn router(station: Arc<Station>) -> Router {
     let mut router = Router::new();
-    for endpoint in Endpoint::ALL {
+    for endpoint in Endpoint::ALL.iter().copied() {
         let filter = match endpoint.method() {
             Method::Get => MethodFilter::GET,
             Method::Post => MethodFilter::POST,
+            Method::Delete => MethodFilter::DELETE,
         };
         let serve = move |State(station): State<Arc<Station>>, request: Request| async move {
             serve(&station, endpoint, request).await
         };
-        router = router.route(&endpoint.path(), on(filter, serve));
+        router = router.route(endpoint.path(), on(filter, serve));
     }
     router
         .fallback(|State(station): State<Arc<Station>>, request: Request| async move {
@@ -92,13 +95,15 @@ fn refuse(station: &Station, endpoint: &str, failure: Failure) -> Response {
 fn admit(station: &Station, endpoint: Endpoint, head: Parts, body: Unread) -> Result<Call, Denied> {
     let peer = head.extensions.get::<Peer>().cloned().unwrap_or(Peer::Anonymous);
     let directory = station.registry.directory();
-    let caller = match (endpoint.scope(), head.headers.get(header::AUTHORIZATION)) {
-        (Scope::Public, _) => Caller::Anonymous,
-        (_, Some(word)) if is_token(word, &station.token) => Caller::Operator,
+    let caller = match (endpoint.access(), head.headers.get(header::AUTHORIZATION)) {
+        (Access::Public, _) => Caller::Anonymous,
+        (_, Some(word)) if is_token(word, &station.token) => {
+            Caller::Person(Arc::new(Principal::site_token()))
+        }
         (_, Some(_)) => return Err(Denied::BadToken),
         (_, None) => recognise(&peer, &directory, station.limits.key_grace, now())?,
     };
-    authorise(endpoint.scope(), &caller, &directory)?;
+    authorise(endpoint.access(), &caller, &directory)?;
     Ok(Call { endpoint, peer, caller, directory, head, body })
 }
 
@@ -140,8 +145,14 @@ fn carry_out<'a>(
         Endpoint::Rollouts => Box::pin(rollouts::list(station, call)),
         Endpoint::NewRollout => Box::pin(rollouts::create(station, call)),
         Endpoint::Rollout => Box::pin(rollouts::one(station, call)),
-        Endpoint::RolloutCommand(_) => Box::pin(rollouts::command(station, call)),
+        Endpoint::RolloutStart
+        | Endpoint::RolloutPause
+        | Endpoint::RolloutResume
+        | Endpoint::RolloutHalt
+        | Endpoint::RolloutRevert
+        | Endpoint::RolloutAbort => Box::pin(rollouts::command(station, call)),
         Endpoint::RolloutDevices => Box::pin(rollouts::devices(station, call)),
+        Endpoint::Me => Box::pin(async move { people::me(station, &call) }),
         Endpoint::Query => Box::pin(query::query(station, call)),
         Endpoint::Devices => Box::pin(fleet::devices(station, call)),
         Endpoint::Revoke | Endpoint::Quarantine | Endpoint::Release => {
@@ -167,9 +178,9 @@ fn health(station: &Station) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::caller::CallerKind;
     use crate::{Config, Control, Limits};
-    use api::{Ask, Query, QueryError};
+    use api::user::Grant;
+    use api::{Ask, Query, QueryError, UserRole};
     use axum::body::Body;
     use bus::{LogConfig, Shards};
     use disk::RealDisk;
@@ -229,17 +240,22 @@ mod tests {
         crate::DirectorConfig { roots: vec![root.unwrap()], key }
     }
 
-    fn caller(kind: CallerKind) -> Caller {
+    fn callers() -> Vec<Caller> {
         let id = || DeviceId::new("pump-1").unwrap();
-        match kind {
-            CallerKind::Anonymous => Caller::Anonymous,
-            CallerKind::IDevId => {
-                Caller::IDevId { serial: "PUMP-1".into(), spki_sha256: Digest([1; 32]) }
+        let mut callers = vec![
+            Caller::Anonymous,
+            Caller::IDevId { serial: "PUMP-1".into(), spki_sha256: Digest([1; 32]) },
+            Caller::Device(id()),
+            Caller::Gateway(id()),
+        ];
+        for role in UserRole::ALL {
+            for site in [None, Some("north".to_owned())] {
+                let grants = vec![Grant { role: *role, site }];
+                let person = Principal { grants, ..Principal::site_token() };
+                callers.push(Caller::Person(Arc::new(person)));
             }
-            CallerKind::Device => Caller::Device(id()),
-            CallerKind::Gateway => Caller::Gateway(id()),
-            CallerKind::Operator => Caller::Operator,
         }
+        callers
     }
 
     /// INV-LEAST-1: as if the table of endpoints had let everybody in.
@@ -250,8 +266,8 @@ mod tests {
         let station = control.station();
         let violations = station.metrics.violations.with_label_values(&["INV-LEAST-1"]);
         let mut refused = 0;
-        for endpoint in Endpoint::ALL {
-            for kind in CallerKind::ALL.into_iter().filter(|kind| !endpoint.scope().admits(*kind)) {
+        for endpoint in Endpoint::ALL.iter().copied() {
+            for caller in callers().into_iter().filter(|caller| !endpoint.access().admits(caller)) {
                 let request = Request::builder()
                     .uri(endpoint.path().replace("{id}", "pump-1"))
                     .header(header::CONTENT_TYPE, "application/cose")
@@ -259,16 +275,16 @@ mod tests {
                 let call = Call {
                     endpoint,
                     peer: Peer::Anonymous,
-                    caller: caller(kind),
+                    caller: caller.clone(),
                     directory: station.registry.directory(),
                     head: request.body(()).unwrap().into_parts().0,
                     body: Unread::new(Body::empty()),
                 };
                 let answer = carry_out(station, call).await;
                 let failure = answer.expect_err("this work is not for this caller");
-                assert_eq!(failure.word, "out_of_scope", "{endpoint:?} by {kind:?}");
+                assert_eq!(failure.word, "out_of_scope", "{endpoint:?} by {caller:?}");
                 refused += 1;
-                assert_eq!(violations.get(), refused, "{endpoint:?} by {kind:?}");
+                assert_eq!(violations.get(), refused, "{endpoint:?} by {caller:?}");
             }
         }
         println!("{refused} pairs of endpoint and caller");

@@ -75,13 +75,13 @@ pub(crate) async fn blob(station: &Station, mut call: Call) -> Result<Response, 
 
 /// `GET /v1/releases`.
 pub(crate) async fn releases(station: &Station, call: Call) -> Result<Response, Failure> {
-    call.expect_operator(station)?;
+    call.person(station)?;
     Ok(json_answer(&station.releases.shown()))
 }
 
 /// `POST /v1/releases/refresh`. What failed is said in the page as in every other one: what was published before still is.
 pub(crate) async fn refresh(station: &Arc<Station>, call: Call) -> Result<Response, Failure> {
-    call.expect_operator(station)?;
+    call.person(station)?;
     match look(station).await {
         Ok(()) | Err(RefreshError::Read { .. } | RefreshError::Refused { .. }) => {}
         Err(error) => return Err(error.into()),

@@ -9,7 +9,7 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`enrol`], [`uplink`], [`bundle`], [`caller`], [`known`], [`directory`] | pure cores: decisions over the directory and the time |
+//! | [`enrol`], [`uplink`], [`bundle`], [`caller`], [`endpoint`], [`principal`], [`known`], [`directory`] | pure cores: decisions over the directory and the time |
 //! | [`registry`] | the fleet on disk, and the directory that is always what the disk holds |
 //! | `station`, `call` | what every request shares; a request that was let in |
 //! | `driver`, `certificate`, `listener`, `http` | start and end, what the listener shows, connections, the way of a request |
@@ -32,6 +32,7 @@ pub mod config;
 pub mod director;
 pub mod directory;
 mod driver;
+pub mod endpoint;
 pub mod enrol;
 pub mod error;
 mod est;
@@ -43,6 +44,8 @@ pub mod known;
 pub mod ledger;
 mod listener;
 pub mod metrics;
+mod people;
+pub mod principal;
 mod problem;
 mod query;
 pub mod registry;

@@ -16,7 +16,7 @@ const CSV: &str = "text/csv; charset=utf-8; header=present";
 pub const TRUNCATED: &str = "plimsoll-truncated";
 
 pub(crate) async fn query(station: &Station, call: Call) -> Result<Response, Failure> {
-    call.expect_operator(station)?;
+    call.person(station)?;
     let wants_csv = accepts_csv(&call.head.headers);
     let ask: Ask = call.json(BODY_BYTES_MAX).await?;
     let answer = station.query.query(ask).await?;

@@ -19,6 +19,7 @@ mod step;
 
 use crate::directory::{Device, Directory, Key, NotDrawn, moves};
 use crate::ledger::NotCovered;
+use crate::principal::{Actor, SITE_TOKEN};
 use crate::rollouts::table as rollouts;
 use crate::station::now;
 use crate::{director, images};
@@ -275,7 +276,7 @@ impl Registry {
                     .map_err(RegistryError::Write)?;
                 step.directory = Arc::new(step.directory.at(generation));
                 let detail = json!({ "from_sha256": known, "to_sha256": sha256 });
-                step.say(said(now(), "operator", "policy.change", "site", detail)).await?;
+                step.say(said(now(), SITE_TOKEN, "policy.change", "site", detail)).await?;
                 Ok(())
             })
         });
@@ -324,7 +325,13 @@ impl Registry {
     }
 
     /// Puts a serial number on the ownership list. To list it again as it is changes nothing.
-    pub async fn list(&self, entry: &Ownership, now: Timestamp) -> Result<Changed, ChangeError> {
+    pub async fn list(
+        &self,
+        entry: &Ownership,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<Changed, ChangeError> {
+        let actor = actor.clone();
         let id = keys::cert::device_id(&entry.serial)?;
         if !fits_certificate(&id) {
             return Err(ChangeError::NotCertifiable { id });
@@ -335,7 +342,7 @@ impl Registry {
             let Some(known) = directory.device(&id) else {
                 let detail =
                     json!({ "serial": serial, "role": role.as_str(), "zone": zone.as_str() });
-                let said = of_device(now, "operator", "device.list", &id, detail);
+                let said = of_device(now, &actor, "device.list", &id, detail);
                 let next = Device {
                     id,
                     serial,
@@ -369,18 +376,24 @@ impl Registry {
         &self,
         id: &DeviceId,
         to: Standing,
+        actor: &Actor,
         now: Timestamp,
     ) -> Result<Changed, ChangeError> {
-        let id = id.clone();
+        let (id, actor) = (id.clone(), actor.clone());
         self.change(move |directory| {
             let known = directory.device(&id).ok_or_else(|| ChangeError::Unknown(id.clone()))?;
             // Only a certificate makes a listed device an enrolled one: an operator can release, not enrol.
             if known.standing == Standing::Listed && to == Standing::Enrolled {
                 let expected = "quarantined";
-                return Ok(refused(known, NotDrawn { from: known.standing, to, expected }, now));
+                return Ok(refused(
+                    known,
+                    NotDrawn { from: known.standing, to, expected },
+                    &actor,
+                    now,
+                ));
             }
             match moves(known.standing, to) {
-                Err(not_drawn) => return Ok(refused(known, not_drawn, now)),
+                Err(not_drawn) => return Ok(refused(known, not_drawn, &actor, now)),
                 Ok(false) => return Ok(Plan::Keep(known.clone())),
                 Ok(true) => {}
             }
@@ -393,7 +406,7 @@ impl Registry {
             let mut next = Device::clone(known);
             next.standing = to;
             next.changed_at = now;
-            let said = of_device(now, "operator", action, &next.id, detail);
+            let said = of_device(now, &actor, action, &next.id, detail);
             Ok(Plan::Write(Box::new(next), said))
         })
         .await
@@ -464,7 +477,7 @@ impl Registry {
     ///     let known = sqlx::query("…").fetch_one(step.tx()).await.map_err(RegistryError::Read)?;
     ///     let generation = step.raise_generation().await?;
     ///     sqlx::query("…").execute(step.tx()).await.map_err(RegistryError::Write)?;
-    ///     step.say(said(now, "operator", "rollout.halt", format!("rollout/{id}"), json!({}))).await?;
+    ///     step.say(said(now, &actor, "rollout.halt", format!("rollout/{id}"), json!({}))).await?;
     ///     Ok::<_, MyError>(generation)
     /// })).await?;
     /// ```
@@ -586,9 +599,9 @@ impl<E> From<RegistryError> for Refused<E> {
     }
 }
 
-fn refused(known: &Device, not_drawn: NotDrawn, now: Timestamp) -> Plan {
+fn refused(known: &Device, not_drawn: NotDrawn, actor: &Actor, now: Timestamp) -> Plan {
     let detail = json!({ "from": not_drawn.from.as_str(), "to": not_drawn.to.as_str() });
-    Plan::Refuse(not_drawn, of_device(now, "operator", "device.refused", &known.id, detail))
+    Plan::Refuse(not_drawn, of_device(now, actor, "device.refused", &known.id, detail))
 }
 
 fn of_device(

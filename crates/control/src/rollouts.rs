@@ -25,6 +25,7 @@ use crate::checkin::{Refused, Sealed};
 use crate::director::{Asked, Director, DirectorError};
 use crate::directory::Directory;
 use crate::metrics::Metrics;
+use crate::principal::Actor;
 use crate::registry::{Registry, RegistryError};
 use crate::releases::{Releases, release};
 use crate::station::now;
@@ -278,7 +279,7 @@ impl Rollouts {
         let (checked, writes) = {
             let book = self.book();
             let checked = book.check_in(&sealed, at, leave)?;
-            let writes = self.writes(&book, &checked.moved, Mover::Site, at);
+            let writes = self.writes(&book, &checked.moved, &Mover::Site, at);
             (checked, writes)
         };
         let orders = self.targets(&checked, at);
@@ -360,15 +361,17 @@ impl Rollouts {
     pub async fn create(
         &self,
         new: NewRollout,
+        actor: Actor,
     ) -> Result<Told<api::rollout::Rollout>, RolloutError> {
         let this = self.clone();
-        let work = tokio::spawn(async move { this.create_in_turn(new).await });
+        let work = tokio::spawn(async move { this.create_in_turn(new, actor).await });
         work.await.unwrap_or_else(|_| Err(RegistryError::GivenUp.into()))
     }
 
     async fn create_in_turn(
         &self,
         new: NewRollout,
+        actor: Actor,
     ) -> Result<Told<api::rollout::Rollout>, RolloutError> {
         let named = Named::read(&new)?;
         if let Some(known) = self.known(&named, &new)? {
@@ -401,11 +404,11 @@ impl Rollouts {
             let saved = Saved { plan, state: State::new() };
             let mut live = Live::new(saved, new, members, at);
             let number = book.next_number();
-            let mut told = vec![told::created(&live, at)];
+            let mut told = vec![told::created(&live, &actor, at)];
             if is_started {
                 book.fits(number, &live, Command::Start, moment(at))?;
                 let moved = live.moved(number, vec![Event::Command(Command::Start)], moment(at));
-                told.extend(told::moved(&live, &moved, Mover::Operator, at));
+                told.extend(told::moved(&live, &moved, &Mover::Person(actor), at));
                 live.saved.state = moved.state;
             }
             (number, live, told)
@@ -484,9 +487,10 @@ impl Rollouts {
         &self,
         id: &RolloutId,
         command: api::rollout::RolloutCommand,
+        actor: Actor,
     ) -> Result<Told<api::rollout::Rollout>, RolloutError> {
         let (this, id) = (self.clone(), id.clone());
-        let work = tokio::spawn(async move { this.command_in_turn(&id, command).await });
+        let work = tokio::spawn(async move { this.command_in_turn(&id, command, actor).await });
         work.await.unwrap_or_else(|_| Err(RegistryError::GivenUp.into()))
     }
 
@@ -494,6 +498,7 @@ impl Rollouts {
         &self,
         id: &RolloutId,
         word: api::rollout::RolloutCommand,
+        actor: Actor,
     ) -> Result<Told<api::rollout::Rollout>, RolloutError> {
         let _turn = self.0.turn.lock().await;
         let unknown = || RolloutError::Unknown(id.clone());
@@ -504,7 +509,7 @@ impl Rollouts {
             let live = book.live(number).ok_or_else(unknown)?;
             let at = now();
             let unfit = book.fits(number, live, command, moment(at)).err();
-            unfit.map(|unfit| (told::refused(live, word, &unfit, at), unfit))
+            unfit.map(|unfit| (told::refused(live, word, &unfit, &actor, at), unfit))
         };
         if let Some((said, unfit)) = unfit {
             // A move that is refused is an event (INV-STATE-1); there is nothing else to write.
@@ -516,7 +521,7 @@ impl Rollouts {
             return Err(unfit.into());
         }
         let events = vec![Event::Command(command)];
-        let done = self.move_in_turn(number, events, Mover::Operator).await?;
+        let done = self.move_in_turn(number, events, Mover::Person(actor)).await?;
         let Some(Told { value: happened, events }) = done else { return Err(unknown()) };
         let refused = happened.iter().find_map(|what| match what {
             Happened::Refused { phase, .. } => Some(*phase),
@@ -563,7 +568,7 @@ impl Rollouts {
             if book.live(number).is_some_and(|live| live.is_known(&moved)) {
                 return Ok(None);
             }
-            let writes = self.writes(&book, std::slice::from_ref(&moved), mover, at);
+            let writes = self.writes(&book, std::slice::from_ref(&moved), &mover, at);
             (moved, writes)
         };
         let done = self.0.registry.step(move |step| {
@@ -586,7 +591,7 @@ impl Rollouts {
         Ok(Some(Told { value: happened, events }))
     }
 
-    fn writes(&self, book: &Book, moved: &[Moved], mover: Mover, at: Timestamp) -> Vec<Write> {
+    fn writes(&self, book: &Book, moved: &[Moved], mover: &Mover, at: Timestamp) -> Vec<Write> {
         let write = |moved: &Moved| {
             let live = book.live(moved.number).expect("it was moved in this book");
             let told = told::moved(live, moved, mover, at);
@@ -756,9 +761,9 @@ impl Rollouts {
 }
 
 /// Who moves a rollout, as its events name him.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Mover {
-    Operator,
+    Person(Actor),
     /// By what came of a device's word, of time, or of an answer.
     Site,
 }
@@ -985,7 +990,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::open(&dir.path().join("r.sqlite"), "site", "").await.unwrap();
         let entry = Ownership { serial: "pump-1".into(), role: Role::Device, zone: "z".into() };
-        registry.list(&entry, now()).await.unwrap();
+        registry.list(&entry, &"token/site".into(), now()).await.unwrap();
         let draw = || keys::file::draw(Algorithm::Ed25519).unwrap();
         let (offline, key, metrics) = ([draw(), draw()], draw(), Metrics::new().unwrap());
         let root = crate::director::first_root(&offline, key.public(), now()).unwrap();

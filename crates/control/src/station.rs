@@ -5,6 +5,7 @@ use crate::caller::{Caller, Denied};
 use crate::certificate::{CertificateError, Own};
 use crate::config::Limits;
 use crate::director::Director;
+use crate::endpoint::Access;
 use crate::enrol::Terms;
 use crate::error::Fatal;
 use crate::known::Known;
@@ -101,14 +102,10 @@ impl Station {
     }
 
     /// The second look behind the table of scopes: somebody came to work that is not for him (INV-LEAST-1).
-    pub fn past_its_scope(&self, expected: &'static str, caller: &Caller) -> Denied {
-        let found = caller.kind();
+    pub fn past_its_scope(&self, access: Access, caller: &Caller) -> Denied {
+        let (expected, found) = (access.expected(), caller.to_string());
         self.metrics.count_violation("INV-LEAST-1");
-        tracing::error!(
-            expected,
-            found = found.as_str(),
-            "a caller got past the scope of its call"
-        );
+        tracing::error!(expected, found, "a caller got past the scope of its call");
         Denied::OutOfScope { expected, found }
     }
 

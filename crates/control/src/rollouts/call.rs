@@ -2,7 +2,6 @@
 
 use super::{CheckInError, RolloutError, Told, told};
 use crate::call::{Call, expect_media_type, json_answer};
-use crate::caller::Endpoint;
 use crate::checkin;
 use crate::gateway::still_gateway;
 use crate::problem::Failure;
@@ -73,10 +72,10 @@ pub(crate) async fn check_in(station: &Station, call: Call) -> Result<Response, 
 }
 
 pub(crate) async fn create(station: &Station, call: Call) -> Result<Response, Failure> {
-    call.expect_operator(station)?;
+    let actor = call.person(station)?.actor.clone();
     let new: NewRollout = call.json(BODY_BYTES_MAX).await?;
     station.ledger.may_widen()?;
-    let made = station.rollouts.create(new).await;
+    let made = station.rollouts.create(new, actor).await;
     let Told { value, events } = made.map_err(|error| failed(station, error))?;
     tracing::info!(
         rollout = %value.id, product = %value.order.product, version = %value.order.version,
@@ -89,7 +88,7 @@ pub(crate) async fn create(station: &Station, call: Call) -> Result<Response, Fa
 }
 
 pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Failure> {
-    call.expect_operator(station)?;
+    call.person(station)?;
     let book = station.rollouts.book();
     let rollouts =
         book.rollouts().rev().take(LISTED_MAX).map(|(_, live)| told::shown(live)).collect();
@@ -97,7 +96,7 @@ pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Fail
 }
 
 pub(crate) async fn one(station: &Station, mut call: Call) -> Result<Response, Failure> {
-    call.expect_operator(station)?;
+    call.person(station)?;
     let id = rollout(&mut call).await?;
     let book = station.rollouts.book();
     let live = book.number(&id).and_then(|number| book.live(number));
@@ -106,10 +105,9 @@ pub(crate) async fn one(station: &Station, mut call: Call) -> Result<Response, F
 }
 
 pub(crate) async fn command(station: &Station, mut call: Call) -> Result<Response, Failure> {
-    call.expect_operator(station)?;
-    let Endpoint::RolloutCommand(command) = call.endpoint else {
-        unreachable!("the table of endpoints sends nothing else here");
-    };
+    let actor = call.person(station)?.actor.clone();
+    let command = call.endpoint.rollout_command();
+    let command = command.expect("the table of endpoints sends nothing else here");
     let id = rollout(&mut call).await?;
     // What narrows is done whether or not it can be logged at once.
     use RolloutCommand::{Abort, Halt, Pause, Resume, Revert, Start};
@@ -120,7 +118,7 @@ pub(crate) async fn command(station: &Station, mut call: Call) -> Result<Respons
     if widens {
         station.ledger.may_widen()?;
     }
-    let done = station.rollouts.command(&id, command).await;
+    let done = station.rollouts.command(&id, command, actor).await;
     let Told { value, events } = done.map_err(|error| failed(station, error))?;
     tracing::info!(rollout = %id, command = command.as_str(), phase = %value.phase, "rollout moved");
     match widens {
@@ -131,7 +129,7 @@ pub(crate) async fn command(station: &Station, mut call: Call) -> Result<Respons
 }
 
 pub(crate) async fn devices(station: &Station, mut call: Call) -> Result<Response, Failure> {
-    call.expect_operator(station)?;
+    call.person(station)?;
     let Page { after, limit } = call.query_string()?;
     let id = rollout(&mut call).await?;
     let limit = limit.unwrap_or(FLEET_PAGE_MAX);
@@ -156,7 +154,7 @@ pub(crate) async fn devices(station: &Station, mut call: Call) -> Result<Respons
 }
 
 pub(crate) async fn software(station: &Station, mut call: Call) -> Result<Response, Failure> {
-    call.expect_operator(station)?;
+    call.person(station)?;
     let id = DeviceId::new(name(&mut call).await?).map_err(bad_name)?;
     let kept = station.rollouts.book().manifest(&id).cloned();
     match kept {

@@ -391,7 +391,7 @@ mod tests {
         let registry = crate::Registry::open(&dir.join("r.sqlite"), "site", "").await.unwrap();
         for serial in ["pump-1", "pump-2"] {
             let entry = Ownership { serial: serial.into(), role: Role::Device, zone: "z".into() };
-            registry.list(&entry, Timestamp(1)).await.unwrap();
+            registry.list(&entry, &"token/site".into(), Timestamp(1)).await.unwrap();
         }
         registry
     }

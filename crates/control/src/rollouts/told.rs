@@ -3,6 +3,7 @@
 use super::Mover;
 use super::book::{Live, Moved, Unfit};
 use super::table::word;
+use crate::principal::Actor;
 use crate::registry::said;
 use api::rollout::{Rollout, RolloutCommand, RolloutCounts};
 use evidence::event::Said;
@@ -33,7 +34,7 @@ fn command_word(command: Command) -> &'static str {
 }
 
 /// That it was made, with the digest of what was ordered: the order itself may be longer than an event.
-pub fn created(live: &Live, at: Timestamp) -> Said {
+pub fn created(live: &Live, actor: &Actor, at: Timestamp) -> Said {
     let plan = live.plan();
     let order = serde_json::to_string(&live.order).expect("it came as JSON");
     let detail = json!({
@@ -45,21 +46,27 @@ pub fn created(live: &Live, at: Timestamp) -> Said {
         "waves": plan.waves.len(),
         "order_sha256": trust::digest(order.as_bytes()).to_string(),
     });
-    said(at, "operator", "rollout.create", subject(live), detail)
+    said(at, actor, "rollout.create", subject(live), detail)
 }
 
 /// That it was not moved, since another one stands in its way.
-pub fn refused(live: &Live, word: RolloutCommand, why: &Unfit, at: Timestamp) -> Said {
+pub fn refused(
+    live: &Live,
+    word: RolloutCommand,
+    why: &Unfit,
+    actor: &Actor,
+    at: Timestamp,
+) -> Said {
     let detail = json!({ "command": word.as_str(), "why": why.to_string() });
-    said(at, "operator", "rollout.refused", subject(live), detail)
+    said(at, actor, "rollout.refused", subject(live), detail)
 }
 
 /// What a move is to the evidence log: what happened to the rollout, and what became of each device.
-pub fn moved(live: &Live, moved: &Moved, mover: Mover, at: Timestamp) -> Vec<Said> {
+pub fn moved(live: &Live, moved: &Moved, mover: &Mover, at: Timestamp) -> Vec<Said> {
     let happened = moved.happened.iter().filter_map(|what| {
         let (action, detail) = happened(what)?;
         let actor = match mover {
-            Mover::Operator => "operator",
+            Mover::Person(actor) => actor,
             Mover::Site => "control",
         };
         Some(said(at, actor, &action, subject(live), detail))

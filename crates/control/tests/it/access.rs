@@ -2,17 +2,20 @@
 
 use crate::world::{Certified, Got, World, day, gateway_profile, secret};
 use api::{Role, path};
-use control::caller::{CallerKind, Endpoint, Method};
+use control::caller::Caller;
+use control::endpoint::{Access, Endpoint, Method};
+use control::principal::Principal;
 use keys::NotAfter;
 use keys::ca::Profile;
-use model::DeviceId;
 use model::envelope::Algorithm;
+use model::{DeviceId, Digest};
 use reqwest::StatusCode;
 
 fn request(world: &World, own: Option<&Certified>, endpoint: Endpoint) -> reqwest::RequestBuilder {
     let method = match endpoint.method() {
         Method::Get => reqwest::Method::GET,
         Method::Post => reqwest::Method::POST,
+        Method::Delete => reqwest::Method::DELETE,
     };
     world.call(
         own,
@@ -31,28 +34,31 @@ async fn every_endpoint_refuses_every_caller_that_its_scope_does_not_admit() {
     let world = World::new().await;
     let born = world.born("pump-9");
     let (device, gateway) = (world.device("pump-1").await, world.gateway("gw-1").await);
+    let id = |id: &str| DeviceId::new(id).unwrap();
+    let idevid = Caller::IDevId { serial: "PUMP-9".into(), spki_sha256: Digest([0; 32]) };
+    let callers = [
+        (None, None, Caller::Anonymous),
+        (Some(&born), None, idevid),
+        (Some(&device.tls), None, Caller::Device(id("pump-1"))),
+        (Some(&gateway.tls), None, Caller::Gateway(id("gw-1"))),
+        (None, Some(crate::world::TOKEN), Caller::Person(Principal::site_token().into())),
+    ];
     let mut refusals = 0;
-    for endpoint in Endpoint::ALL {
-        for kind in CallerKind::ALL {
-            let own = match kind {
-                CallerKind::Anonymous | CallerKind::Operator => None,
-                CallerKind::IDevId => Some(&born),
-                CallerKind::Device => Some(&device.tls),
-                CallerKind::Gateway => Some(&gateway.tls),
-            };
-            let mut request = request(&world, own, endpoint);
-            if kind == CallerKind::Operator {
-                request = request.bearer_auth(crate::world::TOKEN);
+    for endpoint in Endpoint::ALL.iter().copied() {
+        for (own, token, caller) in &callers {
+            let mut request = request(&world, *own, endpoint);
+            if let Some(token) = token {
+                request = request.bearer_auth(token);
             }
             let got = Got::of(request).await;
-            let what = format!("{endpoint:?} by {kind:?}: {got:?}");
-            if endpoint.scope().admits(kind) {
+            let what = format!("{endpoint:?} by {caller:?}: {got:?}");
+            if endpoint.access().admits(caller) {
                 let out = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
                 assert!(!out.contains(&got.status), "{what}");
                 continue;
             }
-            let expected = match kind {
-                CallerKind::Anonymous => (401, "unauthenticated".to_owned()),
+            let expected = match caller {
+                Caller::Anonymous => (401, "unauthenticated".to_owned()),
                 _ => (403, "out_of_scope".to_owned()),
             };
             assert_eq!(got.refusal(), expected, "{what}");
@@ -61,7 +67,29 @@ async fn every_endpoint_refuses_every_caller_that_its_scope_does_not_admit() {
     }
     let counted = world.refused("unauthenticated") + world.refused("out_of_scope");
     assert_eq!(counted, refusals);
-    println!("{refusals} refusals of {} calls", Endpoint::ALL.len() * CallerKind::ALL.len());
+    println!("{refusals} refusals of {} calls", Endpoint::ALL.len() * callers.len());
+}
+
+/// INV-LEAST-1: the whole table of machines, written out once more by hand. What people may is `docs/users.md`'s table.
+#[test]
+fn each_machine_may_call_what_it_is_for_and_nothing_else() {
+    for endpoint in Endpoint::ALL.iter().copied() {
+        let expected = match endpoint {
+            Endpoint::CaCerts | Endpoint::SealCaCerts | Endpoint::Health => Access::Public,
+            Endpoint::Enroll | Endpoint::Reenroll => Access::Enrol,
+            Endpoint::SealEnroll | Endpoint::SealReenroll => Access::Enrol,
+            Endpoint::Bundle | Endpoint::Uplink | Endpoint::CheckIn => Access::Gateway,
+            Endpoint::Images | Endpoint::Blob => Access::Gateway,
+            other => {
+                let access = other.access();
+                let people =
+                    matches!(access, Access::SignedIn | Access::Within(_) | Access::Whole(_));
+                assert!(people, "{other:?}");
+                access
+            }
+        };
+        assert_eq!(endpoint.access(), expected, "{endpoint:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

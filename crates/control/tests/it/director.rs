@@ -43,7 +43,7 @@ impl Site {
         for serial in ["pump-1", "pump-2"] {
             let entry =
                 Ownership { serial: serial.into(), role: FleetRole::Device, zone: "hall".into() };
-            registry.list(&entry, now()).await.unwrap();
+            registry.list(&entry, &"token/site".into(), now()).await.unwrap();
         }
         let key = Arc::new(secret(Algorithm::Ed25519));
         let roots = vec![director_root(&key)];
@@ -407,7 +407,7 @@ async fn a_lease_is_made_anew_when_it_is_old_or_the_fleet_has_changed_and_not_ot
     let back = lease(told(site.start).await.unwrap());
     assert!(back.number > second.number && back.issued == site.start);
     let entry = Ownership { serial: "pump-9".into(), role: FleetRole::Device, zone: "hall".into() };
-    site.registry.list(&entry, site.start).await.unwrap();
+    site.registry.list(&entry, &"token/site".into(), site.start).await.unwrap();
     let changed = lease(told(site.start).await.unwrap());
     assert!(changed.number > back.number && changed.policy > back.policy);
 }
@@ -462,7 +462,7 @@ async fn a_restored_registry_goes_above_what_a_device_has_seen_and_that_is_an_ev
     let directory = site.registry.directory().generation();
     assert!(directory < seen && given.policy == directory);
     let entry = Ownership { serial: "pump-3".into(), role: FleetRole::Device, zone: "hall".into() };
-    site.registry.list(&entry, site.start).await.unwrap();
+    site.registry.list(&entry, &"token/site".into(), site.start).await.unwrap();
     assert!(site.registry.directory().generation() > seen + 100_000);
     // Not for each device, and not at the pace of one that counts upwards.
     let mut next = pump.manifest();

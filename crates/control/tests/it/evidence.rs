@@ -81,13 +81,13 @@ async fn what_was_answered_is_in_the_log() {
     assert_eq!(
         told,
         [
-            (0, "operator", "device.list", pump),
+            (0, "token/site", "device.list", pump),
             (1, pump, "device.enrol", pump),
             (2, pump, "device.enrol", pump),
-            (3, "operator", "device.quarantine", pump),
-            (4, "operator", "device.release", pump),
-            (5, "operator", "device.revoke", pump),
-            (6, "operator", "device.refused", pump),
+            (3, "token/site", "device.quarantine", pump),
+            (4, "token/site", "device.release", pump),
+            (5, "token/site", "device.revoke", pump),
+            (6, "token/site", "device.refused", pump),
         ]
     );
     assert_eq!((page.covered, page.next), (7, None));

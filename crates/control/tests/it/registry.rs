@@ -34,12 +34,12 @@ async fn what_was_changed_is_found_again_as_it_was() {
     let path = dir.path().join("deep/registry.sqlite");
     let registry = open(&path).await.unwrap();
     for n in 0..4 {
-        let changed = registry.list(&pump(n), Timestamp(n)).await.unwrap();
+        let changed = registry.list(&pump(n), &"token/site".into(), Timestamp(n)).await.unwrap();
         assert_eq!(changed.generation, 2 + n as u64);
     }
     let before = registry.directory();
     registry.close().await;
-    let closed = registry.list(&pump(9), Timestamp(9)).await.unwrap_err();
+    let closed = registry.list(&pump(9), &"token/site".into(), Timestamp(9)).await.unwrap_err();
     assert_eq!(closed.to_string(), "the registry is closed");
     assert!(!path.with_extension("sqlite-wal").exists(), "everything is in the one file");
     let again = open(&path).await.unwrap();
@@ -55,10 +55,10 @@ async fn a_registry_has_one_process() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("registry.sqlite");
     let first = open(&path).await.unwrap();
-    first.list(&pump(1), Timestamp(1)).await.unwrap();
+    first.list(&pump(1), &"token/site".into(), Timestamp(1)).await.unwrap();
     let second = open(&path).await.unwrap_err();
     assert!(matches!(second, RegistryError::Open { .. }), "{second}");
-    first.list(&pump(2), Timestamp(2)).await.unwrap();
+    first.list(&pump(2), &"token/site".into(), Timestamp(2)).await.unwrap();
 }
 
 /// INV-MIX-1.
@@ -85,8 +85,8 @@ async fn the_schema_holds_what_the_code_holds() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("registry.sqlite");
     let registry = open(&path).await.unwrap();
-    registry.list(&pump(1), Timestamp(1)).await.unwrap();
-    registry.list(&pump(2), Timestamp(1)).await.unwrap();
+    registry.list(&pump(1), &"token/site".into(), Timestamp(1)).await.unwrap();
+    registry.list(&pump(2), &"token/site".into(), Timestamp(1)).await.unwrap();
     drop(registry);
     edit(
         &path,
@@ -127,7 +127,7 @@ async fn a_revoked_device_gets_no_certificate_past_the_registry() {
     drop(open(&path).await.unwrap());
     edit(&path, "DROP TRIGGER a_revoked_device_gets_no_certificate").await.unwrap();
     let registry = open(&path).await.unwrap();
-    registry.list(&pump(1), Timestamp(1)).await.unwrap();
+    registry.list(&pump(1), &"token/site".into(), Timestamp(1)).await.unwrap();
     let id = DeviceId::new("pump-1").unwrap();
     let grant = async |key: &Key| {
         let issued = Issued { device: id.clone(), key: key.clone(), certificate: vec![1] };
@@ -135,7 +135,10 @@ async fn a_revoked_device_gets_no_certificate_past_the_registry() {
     };
     let (first, second) = (seal_key(1), seal_key(2));
     grant(&first).await.unwrap().unwrap();
-    registry.set_standing(&id, Standing::Revoked, Timestamp(3)).await.unwrap();
+    registry
+        .set_standing(&id, Standing::Revoked, &"token/site".into(), Timestamp(3))
+        .await
+        .unwrap();
     let before = registry.directory();
     for key in [&first, &second] {
         let refused = grant(key).await.unwrap_err();
@@ -194,7 +197,7 @@ async fn a_registry_that_cannot_mean_what_it_says_is_not_served() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("registry.sqlite");
     let registry = open(&path).await.unwrap();
-    registry.list(&pump(1), Timestamp(1)).await.unwrap();
+    registry.list(&pump(1), &"token/site".into(), Timestamp(1)).await.unwrap();
     drop(registry);
     edit(&path, "INSERT INTO keys VALUES ('aa', 'bb', 'pump-1', 'tls', x'00', x'00', 1, 1, NULL)")
         .await
@@ -212,7 +215,9 @@ async fn changes_come_one_after_the_other() {
     let tasks: Vec<_> = (0..40)
         .map(|n| {
             let registry = registry.clone();
-            tokio::spawn(async move { registry.list(&pump(n % 20), Timestamp(n)).await })
+            tokio::spawn(async move {
+                registry.list(&pump(n % 20), &"token/site".into(), Timestamp(n)).await
+            })
         })
         .collect();
     for task in tasks {

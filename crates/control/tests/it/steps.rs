@@ -48,7 +48,7 @@ async fn noted(
             }
             let generation = step.raise_generation().await?;
             let detail = json!({ "word": word, "generation": generation });
-            step.say(said(Timestamp(7_000), "operator", "test.note", "site", detail)).await?;
+            step.say(said(Timestamp(7_000), "token/site", "test.note", "site", detail)).await?;
             then.map(|_| generation)
         })
     });
@@ -117,7 +117,7 @@ async fn a_step_is_durable_with_its_events_and_a_refused_one_leaves_nothing() {
 async fn a_step_that_fails_or_panics_leaves_the_registry_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let registry = open(&dir.path().join("registry.sqlite")).await;
-    registry.list(&pump(1), Timestamp(1)).await.unwrap();
+    registry.list(&pump(1), &"token/site".into(), Timestamp(1)).await.unwrap();
     let before = (registry.directory(), registry.generation(), registry.events());
     let failed = registry.step(|step| -> Work<'_, (), RegistryError> {
         Box::pin(async move {
@@ -143,7 +143,7 @@ async fn a_step_that_fails_or_panics_leaves_the_registry_as_it_was() {
     });
     assert!(matches!(nothing.await, Err(RegistryError::Event(_))));
     assert_eq!((registry.directory(), registry.generation(), registry.events()), before);
-    let changed = registry.list(&pump(2), Timestamp(2)).await.unwrap();
+    let changed = registry.list(&pump(2), &"token/site".into(), Timestamp(2)).await.unwrap();
     assert_eq!((changed.generation, changed.events), (before.1 + 1, before.2 + 1));
 }
 
@@ -180,7 +180,7 @@ async fn the_directory_stays_while_the_sites_generation_is_raised() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("registry.sqlite");
     let registry = open(&path).await;
-    let listed = registry.list(&pump(1), Timestamp(1)).await.unwrap();
+    let listed = registry.list(&pump(1), &"token/site".into(), Timestamp(1)).await.unwrap();
     let mut watch = registry.watch();
     watch.mark_unchanged();
     let raised = registry.step(|step| -> Work<'_, u64, RegistryError> {
@@ -198,7 +198,7 @@ async fn the_directory_stays_while_the_sites_generation_is_raised() {
     registry.close().await;
     let again = open(&path).await;
     assert_eq!((again.directory().generation(), again.generation()), (listed.generation, 901));
-    let next = again.list(&pump(2), Timestamp(1)).await.unwrap();
+    let next = again.list(&pump(2), &"token/site".into(), Timestamp(1)).await.unwrap();
     assert_eq!(
         (next.generation, again.directory().generation(), again.generation()),
         (902, 902, 902)
@@ -215,10 +215,13 @@ async fn the_directory_stays_while_the_sites_generation_is_raised() {
 async fn each_change_of_the_fleet_is_told_once() {
     let dir = tempfile::tempdir().unwrap();
     let registry = open(&dir.path().join("registry.sqlite")).await;
-    registry.list(&pump(1), Timestamp(1)).await.unwrap();
-    registry.list(&pump(1), Timestamp(2)).await.unwrap();
+    registry.list(&pump(1), &"token/site".into(), Timestamp(1)).await.unwrap();
+    registry.list(&pump(1), &"token/site".into(), Timestamp(2)).await.unwrap();
     let id = DeviceId::new("pump-1").unwrap();
-    registry.set_standing(&id, Standing::Quarantined, Timestamp(3)).await.unwrap_err();
+    registry
+        .set_standing(&id, Standing::Quarantined, &"token/site".into(), Timestamp(3))
+        .await
+        .unwrap_err();
     registry.close().await;
     let path = dir.path().join("registry.sqlite");
     let registry = Registry::open(&path, "site", "// others").await.unwrap();
@@ -227,13 +230,13 @@ async fn each_change_of_the_fleet_is_told_once() {
     let told = told(&registry).await;
     let detail = json!({ "role": "device", "serial": "PUMP-1", "zone": "hall" });
     let text = |text: &str| text.to_owned();
-    let listed = (0, text("operator"), text("device.list"), text("device/pump-1"), detail);
+    let listed = (0, text("token/site"), text("device.list"), text("device/pump-1"), detail);
     let detail = json!({ "from": "listed", "to": "quarantined" });
-    let refused = (1, text("operator"), text("device.refused"), text("device/pump-1"), detail);
+    let refused = (1, text("token/site"), text("device.refused"), text("device/pump-1"), detail);
     let policies = |word: &str| trust::digest(word.as_bytes()).to_string();
     let (old, new) = (policies("// none"), policies("// others"));
     let detail = json!({ "from_sha256": old, "to_sha256": new });
-    let changed = (2, text("operator"), text("policy.change"), text("site"), detail);
+    let changed = (2, text("token/site"), text("policy.change"), text("site"), detail);
     assert_eq!(told, [listed, refused, changed]);
 }
 
@@ -243,7 +246,7 @@ async fn a_file_of_before_events_is_opened_and_a_build_of_then_may_write_it_agai
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("registry.sqlite");
     let registry = open(&path).await;
-    registry.list(&pump(1), Timestamp(1)).await.unwrap();
+    registry.list(&pump(1), &"token/site".into(), Timestamp(1)).await.unwrap();
     registry.close().await;
     let before = "DROP TABLE events; DROP TABLE log; DROP TABLE directory;
          DROP TRIGGER a_new_device_changes_the_directory; DROP TRIGGER a_device_changes_the_directory;
@@ -269,7 +272,7 @@ async fn no_event_is_changed_taken_away_or_put_between_others() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("registry.sqlite");
     let registry = open(&path).await;
-    registry.list(&pump(1), Timestamp(1)).await.unwrap();
+    registry.list(&pump(1), &"token/site".into(), Timestamp(1)).await.unwrap();
     registry.close().await;
     edit(&path, "INSERT INTO log VALUES (1, 1, x'00')").await.unwrap();
     for sql in [

@@ -1,0 +1,147 @@
+//! A person or program of the operator, as one call sees it: who it is, and what it may do where.
+
+use api::user::Grant;
+use api::{Scope, UserRole};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// How events name whoever shows the site's own token: it lies in the site's directory, for who is root there anyhow.
+pub const SITE_TOKEN: &str = "token/site";
+
+/// As events name it: `user/anna`, `token/anna/ci`, `token/site`.
+pub type Actor = Arc<str>;
+
+/// Who calls, by session or token, with the rights that it has at this moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    pub actor: Actor,
+    /// The user behind it. `None`: the site's own token.
+    pub user: Option<String>,
+    pub grants: Vec<Grant>,
+    /// What a token was made for. `None`: all that its user may.
+    pub bounds: Option<Bounds>,
+    pub proof: Proof,
+    /// When session or token ends, in milliseconds since 1970.
+    pub until_ms: Option<u64>,
+}
+
+/// What a token may at most, whatever its user may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    pub scopes: BTreeSet<Scope>,
+    pub sites: Option<BTreeSet<String>>,
+    /// Groups of devices that its rollouts may go to.
+    pub groups: Option<BTreeSet<String>>,
+}
+
+/// What it showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    SiteToken,
+    /// A browser's cookie. Whoever holds one is asked from where a change comes.
+    Session,
+    Token,
+}
+
+/// Where a principal holds a scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// At these sites; at none, if there are none.
+    Sites(BTreeSet<String>),
+    Everywhere,
+}
+
+impl Principal {
+    /// Whoever has read the site's directory: every role, everywhere.
+    pub fn site_token() -> Self {
+        let everywhere = |role: &UserRole| Grant { role: *role, site: None };
+        Self {
+            actor: SITE_TOKEN.into(),
+            user: None,
+            grants: UserRole::ALL.iter().map(everywhere).collect(),
+            bounds: None,
+            proof: Proof::SiteToken,
+            until_ms: None,
+        }
+    }
+
+    pub fn reach(&self, scope: Scope) -> Reach {
+        let bounds = self.bounds.as_ref();
+        if bounds.is_some_and(|bounds| !bounds.scopes.contains(&scope)) {
+            return Reach::Sites(BTreeSet::new());
+        }
+        let granted = self.grants.iter().filter(|grant| grant.role.holds(scope));
+        let granted = granted.fold(Reach::Sites(BTreeSet::new()), |reach, grant| {
+            match (reach, &grant.site) {
+                (Reach::Everywhere, _) | (_, None) => Reach::Everywhere,
+                (Reach::Sites(mut sites), Some(site)) => {
+                    sites.insert(site.clone());
+                    Reach::Sites(sites)
+                }
+            }
+        });
+        match (granted, bounds.and_then(|bounds| bounds.sites.as_ref())) {
+            (granted, None) => granted,
+            (Reach::Everywhere, Some(sites)) => Reach::Sites(sites.clone()),
+            (Reach::Sites(granted), Some(sites)) => Reach::Sites(&granted & sites),
+        }
+    }
+
+    /// Held at one site at least.
+    pub fn holds(&self, scope: Scope) -> bool {
+        !self.reach(scope).is_nowhere()
+    }
+
+    pub fn scopes(&self) -> Vec<Scope> {
+        Scope::ALL.iter().copied().filter(|scope| self.holds(*scope)).collect()
+    }
+}
+
+impl Reach {
+    pub fn is_nowhere(&self) -> bool {
+        matches!(self, Self::Sites(sites) if sites.is_empty())
+    }
+
+    pub fn is_everywhere(&self) -> bool {
+        matches!(self, Self::Everywhere)
+    }
+
+    pub fn covers(&self, site: &str) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::Sites(sites) => sites.contains(site),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(role: UserRole, site: Option<&str>) -> Grant {
+        Grant { role, site: site.map(str::to_owned) }
+    }
+
+    fn sites(names: &[&str]) -> Reach {
+        Reach::Sites(names.iter().map(|name| name.to_string()).collect())
+    }
+
+    #[test]
+    fn a_grant_reaches_its_site_and_a_token_never_further_than_its_user() {
+        let mut anna = Principal::site_token();
+        assert_eq!(anna.reach(Scope::UsersWrite), Reach::Everywhere);
+        anna.grants = vec![at(UserRole::Viewer, None), at(UserRole::Operator, Some("north"))];
+        assert_eq!(anna.reach(Scope::FleetRead), Reach::Everywhere);
+        assert_eq!(anna.reach(Scope::FleetNarrow), sites(&["north"]));
+        assert_eq!(anna.reach(Scope::FleetWiden), sites(&[]));
+        anna.bounds = Some(Bounds {
+            scopes: [Scope::FleetRead, Scope::FleetNarrow, Scope::UsersWrite].into(),
+            sites: Some(["north".to_owned(), "south".to_owned()].into()),
+            groups: None,
+        });
+        assert_eq!(anna.reach(Scope::FleetRead), sites(&["north", "south"]));
+        assert_eq!(anna.reach(Scope::FleetNarrow), sites(&["north"]));
+        assert_eq!(anna.reach(Scope::TelemetryRead), sites(&[]), "not what the token is for");
+        assert_eq!(anna.reach(Scope::UsersWrite), sites(&[]), "not what the user may");
+    }
+}
