@@ -27,6 +27,7 @@ use api::{Ownership, Purpose, Role, Standing};
 use disk::{Disk, RealDisk};
 use evidence::EventError;
 use evidence::event::Said;
+use futures::TryStreamExt as _;
 use model::id::BadName;
 use model::{DeviceId, Digest, KeyId, Timestamp, ZoneId};
 use serde_json::json;
@@ -779,22 +780,26 @@ async fn load(writer: &mut SqliteConnection) -> Result<(Directory, Numbers), Reg
     let numbers = Numbers { generation: number(&row, "site")?, events: number(&row, "events")? };
     let generation = number(&row, "directory")?;
     let mut devices = std::collections::BTreeMap::new();
-    let rows = sqlx::query("SELECT * FROM devices").fetch_all(&mut *writer).await.map_err(read)?;
-    for row in &rows {
-        let device = device_of(row)?;
+    // Row by row, and without the certificates, which nobody needs here: a large fleet's rows are half a gigabyte.
+    let mut rows = sqlx::query("SELECT * FROM devices").fetch(&mut *writer);
+    while let Some(row) = rows.try_next().await.map_err(read)? {
+        let device = device_of(&row)?;
         devices.insert(device.id.to_string(), device);
     }
-    let rows = sqlx::query("SELECT * FROM keys ORDER BY created_at, rowid")
-        .fetch_all(&mut *writer)
-        .await
-        .map_err(read)?;
-    for row in &rows {
-        let owner = text(row, "device")?;
+    drop(rows);
+    let mut rows = sqlx::query(
+        "SELECT spki_sha256, id, device, purpose, spki, not_after, created_at, retired_at
+         FROM keys ORDER BY created_at, rowid",
+    )
+    .fetch(&mut *writer);
+    while let Some(row) = rows.try_next().await.map_err(read)? {
+        let owner = text(&row, "device")?;
         let device = devices
             .get_mut(owner)
             .ok_or_else(|| RegistryError::Unreadable(format!("a key of device {owner:?}")))?;
-        device.keys.push(Arc::new(key_of(row)?));
+        device.keys.push(Arc::new(key_of(&row)?));
     }
+    drop(rows);
     Ok((Directory::new(generation, devices.into_values()), numbers))
 }
 

@@ -13,6 +13,7 @@ use super::book::{Kept, Live, Moved, Number, due};
 use super::draft::Members;
 use crate::registry::RegistryError;
 use api::rollout::{NewRollout, RolloutDevice};
+use futures::TryStreamExt as _;
 use model::{Counter, DeviceId, Digest, KeyId, RolloutId, Timestamp};
 use rollout::{Known, Moment, Permit, Saved};
 use sqlx::sqlite::SqliteRow;
@@ -191,8 +192,14 @@ pub async fn manifests(
     tx: &mut SqliteConnection,
     events: u64,
 ) -> Result<BTreeMap<DeviceId, Kept>, RegistryError> {
-    let rows = sqlx::query("SELECT * FROM manifests").fetch_all(tx).await;
-    rows.map_err(RegistryError::Read)?.iter().map(|row| kept_of(row, events)).collect()
+    // A row at a time: a large fleet has as many.
+    let mut rows = sqlx::query("SELECT * FROM manifests").fetch(tx);
+    let mut manifests = BTreeMap::new();
+    while let Some(row) = rows.try_next().await.map_err(RegistryError::Read)? {
+        let (device, kept) = kept_of(&row, events)?;
+        manifests.insert(device, kept);
+    }
+    Ok(manifests)
 }
 
 /// All rollouts, without their permits.
@@ -205,9 +212,13 @@ pub async fn permits(
     tx: &mut SqliteConnection,
     rollout: &RolloutId,
 ) -> Result<Vec<(DeviceId, Permit)>, RegistryError> {
-    let query = sqlx::query("SELECT * FROM permits WHERE rollout = ?").bind(rollout.as_str());
-    let rows = query.fetch_all(tx).await.map_err(RegistryError::Read)?;
-    rows.iter().map(permit_of).collect()
+    let mut rows =
+        sqlx::query("SELECT * FROM permits WHERE rollout = ?").bind(rollout.as_str()).fetch(tx);
+    let mut permits = Vec::new();
+    while let Some(row) = rows.try_next().await.map_err(RegistryError::Read)? {
+        permits.push(permit_of(&row)?);
+    }
+    Ok(permits)
 }
 
 /// A page of them, sorted by device.
