@@ -30,7 +30,8 @@ pub struct DeviceLine {
 }
 
 /// `GET /v1/inventory?search=&site=&zone=&group=&standing=&role=&version=&gateway=&silent_s=&after=&limit=`, sorted by id.
-/// `search` is found anywhere in id or serial number, in any case.
+/// `search` is found anywhere in id or serial number, in any case; `version` is one, or a product and one (`pump-app 1.2.0`);
+/// `silent_s`: not heard for so long, or never. The other words are exact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     pub devices: Vec<DeviceLine>,
@@ -40,7 +41,8 @@ pub struct Inventory {
     pub next: Option<String>,
 }
 
-/// `GET /v1/inventory/summary`, with the same filter: how many there are of each, for cohorts and choices.
+/// `GET /v1/inventory/summary`, with the same filter: how many there are of each, for cohorts and choices. Of zones, versions
+/// and gateways the [`SUMMARY_NAMES_MAX`] that are most.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     pub total: u64,
@@ -52,7 +54,7 @@ pub struct Summary {
     /// `product version` → how many.
     pub versions: BTreeMap<String, u64>,
     pub gateways: BTreeMap<String, u64>,
-    /// Heard within 5 minutes, an hour, a day, longer ago, never.
+    /// When they were heard last: `5m` (at most so long ago), `1h`, `1d`, `longer`, `never`.
     pub seen: BTreeMap<String, u64>,
 }
 
@@ -93,6 +95,9 @@ pub struct Moment {
 pub struct History {
     pub device: String,
     pub moments: Vec<Moment>,
+    /// What could not be asked, each in a sentence: the store may be away, and what the registry knows is told all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
@@ -105,5 +110,7 @@ pub struct NewGroup {
 }
 
 pub const INVENTORY_PAGE_MAX: usize = 1000;
+pub const HISTORY_PAGE_MAX: usize = 1000;
+pub const SUMMARY_NAMES_MAX: usize = 1000;
 /// The group of a device that nobody gave another.
 pub const GROUP_DEFAULT: &str = "production";

@@ -57,6 +57,9 @@ pub struct Ownership {
     pub serial: String,
     pub role: Role,
     pub zone: String,
+    /// Without one: production.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
 }
 
 /// A device or gateway. Times are in milliseconds since 1970.

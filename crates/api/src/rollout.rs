@@ -56,6 +56,8 @@ pub struct Cohort {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub zones: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
 }
 
@@ -221,11 +223,17 @@ pub struct RolloutCounts {
     pub went_back: u64,
 }
 
-/// Newest first.
+/// `GET /v1/rollouts?after=ID&limit=N`, newest first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rollouts {
     pub rollouts: Vec<Rollout>,
+    /// There are older ones: ask again with `after` set to this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
+
+/// The most rollouts in one page, and how many there are without `limit`.
+pub const ROLLOUTS_PAGE_MAX: usize = 100;
 
 /// A device's part in a rollout: `GET /v1/rollouts/{id}/devices`, sorted by id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -252,8 +260,12 @@ pub struct RolloutDevices {
 pub struct RolloutSignals {
     /// Each time that a gate asked, oldest first.
     pub asked: Vec<AskedSignal>,
-    /// What devices that have the release say beside what the others of the cohort say, per series and minute.
+    /// What devices that have the release say beside what the others of the cohort say, since its start: of up to 100 of
+    /// each, and the 12 series of which they say most.
     pub compared: Vec<ComparedSeries>,
+    /// What could not be asked, each in a sentence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -267,7 +279,8 @@ pub struct AskedSignal {
     pub within: bool,
 }
 
-/// `[minute in ms, mean of those that have it or null, mean of the others or null]`, ascending.
+/// Means of a minute, or of as many minutes as make at most 720 points: `[their beginning in ms, mean of those that have it or
+/// null, mean of the others or null]`, ascending.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ComparedSeries {
     pub series: String,

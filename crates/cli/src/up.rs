@@ -194,7 +194,7 @@ async fn start_gateway(
 }
 
 async fn own(station: &Station, serial: &str, role: Role) -> Result<()> {
-    let entry = Ownership { serial: serial.to_owned(), role, zone: ZONE.to_owned() };
+    let entry = Ownership { serial: serial.to_owned(), role, zone: ZONE.to_owned(), group: None };
     station.control.list(&entry).await.with_context(|| format!("cannot list {serial}"))?;
     Ok(())
 }

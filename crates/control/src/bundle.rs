@@ -118,6 +118,8 @@ mod tests {
             listed_at: Timestamp(0),
             enrolled_at: None,
             changed_at: Timestamp(0),
+            group: crate::directory::default_group(),
+            grouped_at: Timestamp(0),
             keys: Vec::new(),
         }
     }

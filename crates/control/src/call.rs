@@ -45,7 +45,6 @@ impl Call {
     }
 
     /// For work that shows or does something at some sites: who asks, and where it may.
-    #[expect(dead_code, reason = "the work that is bounded by site comes with users")]
     pub fn person_within(&self, station: &Station) -> Result<(&Arc<Principal>, Reach), Denied> {
         let person = self.person(station)?;
         let reach = match self.endpoint.access() {

@@ -6,7 +6,7 @@
 //! proportion to the fleet (some 10 ms at 100,000 devices), a request does not.
 
 use api::{FleetDevice, FleetKey, Purpose, Role, Standing};
-use model::{DeviceId, Digest, KeyId, Timestamp, ZoneId};
+use model::{DeviceId, Digest, GroupId, KeyId, Timestamp, ZoneId};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -51,6 +51,11 @@ impl Key {
     }
 }
 
+/// The group of a device that nobody gave another.
+pub fn default_group() -> GroupId {
+    GroupId::new(api::device::GROUP_DEFAULT).expect("it is a name")
+}
+
 /// A device or gateway with every key that it ever had.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Device {
@@ -58,6 +63,9 @@ pub struct Device {
     pub serial: String,
     pub role: Role,
     pub zone: ZoneId,
+    pub group: GroupId,
+    /// Since when it is of that group: who joins a cohort by it joins then.
+    pub grouped_at: Timestamp,
     pub standing: Standing,
     pub listed_at: Timestamp,
     pub enrolled_at: Option<Timestamp>,

@@ -8,6 +8,7 @@ use crate::director::Director;
 use crate::enrol::Terms;
 use crate::error::{Fatal, StartError};
 use crate::images;
+use crate::inventory::Inventory;
 use crate::known::Known;
 use crate::ledger::Ledger;
 use crate::listener::{self, Listener};
@@ -96,6 +97,8 @@ impl Control {
             metrics.clone(),
         );
         let rollouts = rollouts.await?;
+        let (site, figures) = (config.site.clone(), metrics.clone());
+        let inventory = Inventory::open(registry.clone(), &rollouts, site, figures).await?;
         let station = Arc::new(Station {
             registry,
             ledger,
@@ -120,6 +123,7 @@ impl Control {
             director,
             releases,
             rollouts,
+            inventory,
             blobs: Arc::new(Semaphore::new(limits.blobs_max)),
             metrics,
             registries,
@@ -137,6 +141,8 @@ impl Control {
         connections.spawn(listener::run(listener, socket));
         let draining = station.reached(Phase::Draining);
         connections.spawn(station.rollouts.clone().run(connections.clone(), draining));
+        let draining = station.reached(Phase::Draining);
+        connections.spawn(station.inventory.clone().run(draining));
         watch_for_failure(&station, &connections);
         keep_certificate(&station, &connections);
         if station.releases.has_repository() {

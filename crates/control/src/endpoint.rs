@@ -126,6 +126,11 @@ endpoints! {
 
     Devices = "devices", Get "/v1/devices", Whole(Scope::FleetRead);
     Software = "software", Get "/v1/devices/{id}/software", Whole(Scope::FleetRead);
+    Inventory = "inventory", Get "/v1/inventory", Within(Scope::FleetRead);
+    InventorySummary = "inventory_summary", Get "/v1/inventory/summary", Within(Scope::FleetRead);
+    Device = "device", Get "/v1/devices/{id}", Within(Scope::FleetRead);
+    History = "history", Get "/v1/devices/{id}/history", Within(Scope::FleetRead);
+    DeviceGroup = "device_group", Post "/v1/devices/{id}/group", Within(Scope::FleetEnrol);
     Revoke = "revoke", Post "/v1/devices/{id}/revoke", Whole(Scope::FleetNarrow);
     Quarantine = "quarantine", Post "/v1/devices/{id}/quarantine", Whole(Scope::FleetNarrow);
     Release = "release", Post "/v1/devices/{id}/release", Whole(Scope::FleetWiden);
@@ -138,6 +143,7 @@ endpoints! {
     NewRollout = "rollout_new", Post "/v1/rollouts", Whole(Scope::RolloutsWrite);
     Rollout = "rollout", Get "/v1/rollouts/{id}", Whole(Scope::RolloutsRead);
     RolloutDevices = "rollout_devices", Get "/v1/rollouts/{id}/devices", Whole(Scope::RolloutsRead);
+    RolloutSignals = "rollout_signals", Get "/v1/rollouts/{id}/signals", Whole(Scope::RolloutsRead);
     RolloutStart = "rollout_start", Post "/v1/rollouts/{id}/start", Whole(Scope::RolloutsWrite);
     RolloutPause = "rollout_pause", Post "/v1/rollouts/{id}/pause", Whole(Scope::RolloutsNarrow);
     RolloutResume = "rollout_resume", Post "/v1/rollouts/{id}/resume", Whole(Scope::RolloutsWrite);

@@ -51,6 +51,7 @@ pub(crate) async fn enroll(station: &Arc<Station>, call: Call) -> Result<Respons
         Err(Stopped::Refused(refusal)) => return Err(refusal.into()),
         Err(Stopped::Failed(error)) => return Err(Failure::internal(&error)),
     };
+    station.inventory.heard(None, [&changed.device.id]);
     station.metrics.certificates.with_label_values(&[purpose.as_str()]).inc();
     tracing::info!(
         device = %changed.device.id, purpose = purpose.as_str(), key = %issued.key.shown_id(),

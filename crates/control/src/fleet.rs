@@ -2,17 +2,18 @@
 
 use crate::call::{Call, json_answer, text};
 use crate::endpoint::Endpoint;
+use crate::inventory::call::within_reach;
 use crate::metrics::page;
 use crate::problem::Failure;
 use crate::registry::{ChangeError, Changed};
 use crate::station::{Station, now};
+use api::device::NewGroup;
 use api::fleet::FLEET_PAGE_MAX;
 use api::{Fleet, Ownership, Standing};
 use axum::RequestPartsExt as _;
 use axum::extract::Path;
 use axum::response::Response;
-use model::DeviceId;
-use model::told;
+use model::{DeviceId, GroupId, told};
 
 /// An ownership entry has under 300 bytes.
 const BODY_BYTES_MAX: usize = 4 * 1024;
@@ -64,6 +65,19 @@ pub(crate) async fn set_standing(station: &Station, mut call: Call) -> Result<Re
         true => station.ledger.covered(events).await?,
         false => station.ledger.covered_if_soon(events).await,
     }
+    Ok(answer)
+}
+
+pub(crate) async fn set_group(station: &Station, mut call: Call) -> Result<Response, Failure> {
+    let actor = call.person(station)?.actor.clone();
+    let (device, _) = within_reach(station, &mut call).await?;
+    let NewGroup { group } = call.json(BODY_BYTES_MAX).await?;
+    let group =
+        GroupId::new(group).map_err(|error| Failure::bad_request("bad_name", error.to_string()))?;
+    station.ledger.may_widen()?;
+    let changed = station.registry.set_group(&device.id, group, &actor, now()).await;
+    let (events, answer) = changed_answer(station, changed, "group")?;
+    station.ledger.covered(events).await?;
     Ok(answer)
 }
 

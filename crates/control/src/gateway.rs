@@ -14,8 +14,8 @@ use axum::response::Response;
 use bus::LogError;
 use model::DeviceId;
 use model::told;
-use model::uplink::{Verdict, encode_reply};
-use std::collections::BTreeMap;
+use model::uplink::{QuarantineReason, Verdict, encode_reply};
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,6 +46,7 @@ pub(crate) async fn bundle(station: &Station, call: Call) -> Result<Response, Fa
     loop {
         let directory = directories.borrow_and_update().clone();
         let gateway = still_gateway(station, &call.peer, &directory)?;
+        station.inventory.heard(None, [&gateway.id]);
         let generation = directory.generation();
         if after > generation {
             return Err(from_the_future(after, generation));
@@ -104,6 +105,7 @@ pub(crate) async fn uplink(station: &Arc<Station>, call: Call) -> Result<Respons
     let (judgement, room) =
         tokio::task::spawn_blocking(work).await.map_err(|error| Failure::internal(&error))?;
     let Judgement { verdicts, appends } = judgement.map_err(|refusal| Failure::uplink(&refusal))?;
+    let names = Names::of(&appends);
     // In a task of its own: what became durable is remembered also when its caller has hung up, or waited too long.
     let appending = station.clone();
     let appended = tokio::spawn(async move {
@@ -113,7 +115,35 @@ pub(crate) async fn uplink(station: &Arc<Station>, call: Call) -> Result<Respons
     });
     appended.await.map_err(|error| Failure::internal(&error))??;
     report(station, &gateway.id, &verdicts);
+    names.tell(station, &gateway.id);
     Ok(text(CBOR, encode_reply(&verdicts)))
+}
+
+/// In whose names something new came: by their own signature, or apart with a reason. A repeat says nothing new of anybody.
+struct Names {
+    heard: BTreeSet<DeviceId>,
+    apart: Vec<(DeviceId, QuarantineReason)>,
+}
+
+impl Names {
+    fn of(appends: &BTreeMap<usize, Append>) -> Self {
+        let (mut heard, mut apart) = (BTreeSet::new(), Vec::new());
+        for entry in appends.values().flat_map(|append| &append.batch.entries) {
+            match entry.quarantine {
+                None if heard.contains(&entry.record.device) => {}
+                None => drop(heard.insert(entry.record.device.clone())),
+                Some(reason) => apart.push((entry.record.device.clone(), reason)),
+            }
+        }
+        Self { heard, apart }
+    }
+
+    fn tell(&self, station: &Station, gateway: &DeviceId) {
+        station.inventory.heard(Some(gateway), &self.heard);
+        for (device, reason) in &self.apart {
+            station.inventory.refused(device, "a message", reason.as_str(), Some(gateway));
+        }
+    }
 }
 
 /// Returns when all of it is durable. If one shard has no room, nothing is acknowledged and the gateway comes again, as

@@ -3,6 +3,7 @@
 use crate::call::{Call, Unread, text};
 use crate::caller::{Caller, Denied, Peer, authorise, recognise};
 use crate::endpoint::{Access, Endpoint, Method};
+use crate::inventory::call as inventory;
 use crate::principal::Principal;
 use crate::problem::Failure;
 use crate::rollouts::call as rollouts;
@@ -151,6 +152,7 @@ fn carry_out<'a>(
         | Endpoint::RolloutHalt
         | Endpoint::RolloutRevert
         | Endpoint::RolloutAbort => Box::pin(rollouts::command(station, call)),
+        Endpoint::RolloutSignals => Box::pin(rollouts::signals(station, call)),
         Endpoint::RolloutDevices => Box::pin(rollouts::devices(station, call)),
         Endpoint::Me => Box::pin(async move { people::me(station, &call) }),
         Endpoint::Query => Box::pin(query::query(station, call)),
@@ -159,6 +161,11 @@ fn carry_out<'a>(
             Box::pin(fleet::set_standing(station, call))
         }
         Endpoint::Ownership => Box::pin(fleet::list(station, call)),
+        Endpoint::DeviceGroup => Box::pin(fleet::set_group(station, call)),
+        Endpoint::Inventory => Box::pin(inventory::list(station, call)),
+        Endpoint::InventorySummary => Box::pin(inventory::summary(station, call)),
+        Endpoint::Device => Box::pin(inventory::one(station, call)),
+        Endpoint::History => Box::pin(inventory::history(station, call)),
         Endpoint::Events => Box::pin(audit::events(station, call)),
         Endpoint::EvidenceCheckpoint => Box::pin(audit::checkpoint(station, call)),
         Endpoint::EvidenceTile => Box::pin(audit::tile(station, call)),
@@ -289,5 +296,53 @@ mod tests {
         }
         println!("{refused} pairs of endpoint and caller");
         assert!(refused > 40);
+    }
+
+    /// INV-LEAST-1: a device of a site that one does not reach is no device to one, and a token's groups bound its rollouts.
+    #[tokio::test]
+    async fn who_reaches_another_site_or_another_group_is_told_of_nothing_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = control(&dir).await;
+        let station = control.station();
+        let entry: api::Ownership = serde_json::from_value(
+            serde_json::json!({ "serial": "pump-1", "role": "device", "zone": "hall" }),
+        )
+        .unwrap();
+        control.list(&entry).await.unwrap();
+        let at = |site: Option<&str>| {
+            let site = site.map(str::to_owned);
+            let grants = UserRole::ALL.iter().map(|role| Grant { role: *role, site: site.clone() });
+            Principal { grants: grants.collect(), ..Principal::site_token() }
+        };
+        let ask = async |endpoint: Endpoint, person: Principal, body: &'static str| {
+            let uri = endpoint.path().replace("{id}", "pump-1");
+            let head = Request::builder().uri(uri).header(header::CONTENT_TYPE, "application/json");
+            let call = Call {
+                endpoint,
+                peer: Peer::Anonymous,
+                caller: Caller::Person(Arc::new(person)),
+                directory: station.registry.directory(),
+                head: head.body(()).unwrap().into_parts().0,
+                body: Unread::new(Body::from(body)),
+            };
+            carry_out(station, call).await
+        };
+        for (site, total) in [(None, 1), (Some("site"), 1), (Some("north"), 0)] {
+            let found = ask(Endpoint::Inventory, at(site), "").await.unwrap();
+            let found = axum::body::to_bytes(found.into_body(), usize::MAX).await.unwrap();
+            let found: api::device::Inventory = serde_json::from_slice(&found).unwrap();
+            assert_eq!(found.total, total, "{site:?}");
+        }
+        let mut ci = at(None);
+        let scopes = api::Scope::ALL.iter().copied().collect();
+        let groups = Some(["development".to_owned()].into());
+        ci.bounds = Some(crate::principal::Bounds { scopes, sites: None, groups });
+        let order =
+            r#"{"product": "p", "version": "1.0.0", "cohort": {"groups": ["pilot"]}, "waves": []}"#;
+        let refused = ask(Endpoint::NewRollout, ci.clone(), order).await.unwrap_err();
+        assert_eq!(refused.word, "beyond_groups");
+        let order = r#"{"product": "p", "version": "1.0.0", "cohort": {"groups": ["development"]}, "waves": []}"#;
+        let refused = ask(Endpoint::NewRollout, ci, order).await.unwrap_err();
+        assert_eq!(refused.word, "no_repository", "it got past its bounds");
     }
 }

@@ -17,6 +17,7 @@
 //! | [`director`] | what devices are told, signed |
 //! | `ledger` | events become the evidence log, and what waits for that goes on |
 //! | [`checkin`] | what a device says that it runs, judged |
+//! | [`inventory`] | what is known of each device: one line of many, one device whole, and its history |
 //! | [`rollouts`] | releases on their way: check-ins, waves, gates, halts, the way back |
 //! | `est`, `gateway`, `images`, `fleet`, `query`, `audit` | one group of calls each |
 //!
@@ -40,6 +41,7 @@ mod fleet;
 mod gateway;
 mod http;
 mod images;
+pub mod inventory;
 pub mod known;
 pub mod ledger;
 mod listener;

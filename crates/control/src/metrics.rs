@@ -62,6 +62,7 @@ pub struct Metrics {
     pub evidence_checkpoints_failed: IntCounter,
     pub evidence_checkpoint_seconds: Histogram,
     pub check_ins: IntCounterVec,
+    pub refusals_not_kept: IntCounter,
     pub orders_unpublished: IntCounter,
     pub permits: IntCounterVec,
     pub gate_answers: IntCounterVec,
@@ -210,6 +211,10 @@ impl Metrics {
                 "plimsoll_control_checkins_total",
                 "Devices' check-ins, by what became of them.",
                 &["outcome"],
+            )?,
+            refusals_not_kept: counter(
+                "plimsoll_control_refusals_not_kept_total",
+                "Refusals in a device's name that its history does not tell of: there were too many kinds.",
             )?,
             orders_unpublished: counter(
                 "plimsoll_rollout_orders_unpublished_total",

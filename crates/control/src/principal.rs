@@ -43,6 +43,14 @@ pub enum Proof {
     Token,
 }
 
+/// A rollout goes to groups that a token is not for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a cohort that names groups of the token alone ({expected}), found {found}")]
+pub struct BeyondGroups {
+    pub expected: String,
+    pub found: String,
+}
+
 /// Where a principal holds a scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
@@ -87,6 +95,22 @@ impl Principal {
         }
     }
 
+    /// Whether it may have to do with a rollout whose cohort names these groups. One that names none is for all of them.
+    pub fn may_reach(&self, groups: &[String]) -> Result<(), BeyondGroups> {
+        let Some(own) = self.bounds.as_ref().and_then(|bounds| bounds.groups.as_ref()) else {
+            return Ok(());
+        };
+        if !groups.is_empty() && groups.iter().all(|group| own.contains(group)) {
+            return Ok(());
+        }
+        let listed = |groups: Vec<&str>| match groups.as_slice() {
+            [] => "every group".to_owned(),
+            groups => groups.join(", "),
+        };
+        let expected = listed(own.iter().map(String::as_str).collect());
+        Err(BeyondGroups { expected, found: listed(groups.iter().map(String::as_str).collect()) })
+    }
+
     /// Held at one site at least.
     pub fn holds(&self, scope: Scope) -> bool {
         !self.reach(scope).is_nowhere()
@@ -124,6 +148,25 @@ mod tests {
 
     fn sites(names: &[&str]) -> Reach {
         Reach::Sites(names.iter().map(|name| name.to_string()).collect())
+    }
+
+    #[test]
+    fn a_token_that_is_bound_to_groups_reaches_rollouts_of_those_groups_alone() {
+        let groups = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        let mut ci = Principal::site_token();
+        assert_eq!(ci.may_reach(&groups(&["production"])), Ok(()), "nothing bounds it");
+        let (scopes, sites) = (Scope::ALL.iter().copied().collect(), None);
+        let own = Some(["development".to_owned(), "pilot".to_owned()].into());
+        ci.bounds = Some(Bounds { scopes, sites, groups: own });
+        assert_eq!(ci.may_reach(&groups(&["development"])), Ok(()));
+        assert_eq!(ci.may_reach(&groups(&["pilot", "development"])), Ok(()));
+        for beyond in [&["production"][..], &["pilot", "production"], &[]] {
+            assert!(ci.may_reach(&groups(beyond)).is_err(), "{beyond:?}");
+        }
+        assert_eq!(
+            ci.may_reach(&[]).unwrap_err().to_string(),
+            "expected a cohort that names groups of the token alone (development, pilot), found every group"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::checkin;
 use crate::director::DirectorError;
 use crate::enrol;
 use crate::ledger::NotCovered;
+use crate::principal::BeyondGroups;
 use crate::registry::{ChangeError, RegistryError};
 use crate::rollouts::book::Unfit;
 use crate::rollouts::table::TableError;
@@ -123,6 +124,13 @@ impl From<Denied> for Failure {
             (StatusCode::FORBIDDEN, "the caller may not do this")
         };
         Self::new(status, denied.word(), title, told(&denied))
+    }
+}
+
+impl From<BeyondGroups> for Failure {
+    fn from(beyond: BeyondGroups) -> Self {
+        let title = "the caller may not do this";
+        Self::new(StatusCode::FORBIDDEN, "beyond_groups", title, told(&beyond))
     }
 }
 

@@ -6,7 +6,9 @@
 //! directory       generation                                         one row: the site's when devices, keys or policies last changed
 //! ownership       serial → device, role, zone, listed_at             who may enrol
 //! devices         id → serial, role, zone, standing, listed_at, enrolled_at, changed_at
+//! device_groups   device → name, since                               of those that were given another than the default one
 //! keys            spki_sha256 → id, device, purpose, spki, certificate, not_after, created_at, retired_at
+//! seen, gateways, firmware, refusals                                 what is known of devices beside: `inventory::table`
 //! events, log                                                        what was done, and how far the evidence log has it: `step`
 //! ```
 //!
@@ -17,9 +19,11 @@
 mod events;
 mod step;
 
-use crate::directory::{Device, Directory, Key, NotDrawn, moves};
+use crate::directory::{Device, Directory, Key, NotDrawn, default_group, moves};
+use crate::inventory::table as inventory;
 use crate::ledger::NotCovered;
 use crate::principal::{Actor, SITE_TOKEN};
+use crate::rollouts::signals;
 use crate::rollouts::table as rollouts;
 use crate::station::now;
 use crate::{director, images};
@@ -29,7 +33,7 @@ use evidence::EventError;
 use evidence::event::Said;
 use futures::TryStreamExt as _;
 use model::id::BadName;
-use model::{DeviceId, Digest, KeyId, Timestamp, ZoneId};
+use model::{DeviceId, Digest, GroupId, KeyId, Timestamp, ZoneId};
 use serde_json::json;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqliteRow, SqliteSynchronous,
@@ -111,6 +115,12 @@ const SCHEMA_ADDED: &str = "
 CREATE TRIGGER IF NOT EXISTS a_revoked_device_gets_no_certificate BEFORE INSERT ON keys
 WHEN (SELECT standing FROM devices WHERE id = NEW.device) = 'revoked'
 BEGIN SELECT RAISE(ABORT, 'INV-AUTH-1: a revoked device gets no certificate'); END;
+
+CREATE TABLE IF NOT EXISTS device_groups (
+    device TEXT PRIMARY KEY REFERENCES devices (id),
+    name TEXT NOT NULL,
+    since INTEGER NOT NULL
+) STRICT;
 
 CREATE TABLE IF NOT EXISTS directory (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -338,17 +348,22 @@ impl Registry {
             return Err(ChangeError::NotCertifiable { id });
         }
         let zone = ZoneId::new(entry.zone.as_str())?;
+        let group = entry.group.as_deref().map(GroupId::new).transpose()?;
         let Ownership { serial, role, .. } = entry.clone();
         self.change(move |directory| {
             let Some(known) = directory.device(&id) else {
-                let detail =
-                    json!({ "serial": serial, "role": role.as_str(), "zone": zone.as_str() });
+                let group = group.unwrap_or_else(default_group);
+                let detail = json!({
+                    "serial": serial, "role": role.as_str(), "zone": zone.as_str(), "group": group.as_str(),
+                });
                 let said = of_device(now, &actor, "device.list", &id, detail);
                 let next = Device {
                     id,
                     serial,
                     role,
                     zone,
+                    group,
+                    grouped_at: now,
                     standing: Standing::Listed,
                     listed_at: now,
                     enrolled_at: None,
@@ -361,9 +376,14 @@ impl Registry {
                 let found = known.serial.clone();
                 return Err(ChangeError::IdTaken { id, expected: serial, found });
             }
-            if (known.role, &known.zone) != (role, &zone) {
-                let shown = |role: Role, zone: &ZoneId| format!("{} in zone {zone}", role.as_str());
-                let (expected, found) = (shown(role, &zone), shown(known.role, &known.zone));
+            // Who says nothing of the group lists it as it is.
+            let group = group.as_ref().unwrap_or(&known.group);
+            if (known.role, &known.zone, &known.group) != (role, &zone, group) {
+                let shown = |role: Role, zone: &ZoneId, group: &GroupId| {
+                    format!("{} in zone {zone}, group {group}", role.as_str())
+                };
+                let expected = shown(role, &zone, group);
+                let found = shown(known.role, &known.zone, &known.group);
                 return Err(ChangeError::ListedOtherwise { serial, expected, found });
             }
             Ok(Plan::Keep(known.clone()))
@@ -408,6 +428,29 @@ impl Registry {
             next.standing = to;
             next.changed_at = now;
             let said = of_device(now, &actor, action, &next.id, detail);
+            Ok(Plan::Write(Box::new(next), said))
+        })
+        .await
+    }
+
+    /// Moves a device into a group. To be there already changes nothing. A rollout that has reached it keeps it; one that it
+    /// comes to by this reaches it as it does whoever joins later.
+    pub async fn set_group(
+        &self,
+        id: &DeviceId,
+        to: GroupId,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<Changed, ChangeError> {
+        let (id, actor) = (id.clone(), actor.clone());
+        self.change(move |directory| {
+            let known = directory.device(&id).ok_or_else(|| ChangeError::Unknown(id.clone()))?;
+            if known.group == to {
+                return Ok(Plan::Keep(known.clone()));
+            }
+            let detail = json!({ "from": known.group.as_str(), "to": to.as_str() });
+            let next = Device { group: to, grouped_at: now, ..Device::clone(known) };
+            let said = of_device(now, &actor, "device.group", &next.id, detail);
             Ok(Plan::Write(Box::new(next), said))
         })
         .await
@@ -671,7 +714,15 @@ async fn make_schema(writer: &mut SqliteConnection, path: &Path) -> Result<(), R
     if found != SCHEMA_VERSION {
         return Err(RegistryError::OtherSchema { path: path.to_owned(), found });
     }
-    let schemas = [SCHEMA_ADDED, step::SCHEMA, director::SCHEMA, images::SCHEMA, rollouts::SCHEMA];
+    let schemas = [
+        SCHEMA_ADDED,
+        step::SCHEMA,
+        director::SCHEMA,
+        images::SCHEMA,
+        rollouts::SCHEMA,
+        inventory::SCHEMA,
+        signals::SCHEMA,
+    ];
     for added in schemas {
         sqlx::raw_sql(added).execute(&mut *tx).await.map_err(open)?;
     }
@@ -730,6 +781,23 @@ async fn write_device(tx: &mut SqliteConnection, device: &Device) -> Result<(), 
     .bind(device.changed_at.as_us())
     .execute(&mut *tx)
     .await?;
+    write_group(tx, device).await
+}
+
+/// Most are of the default group: that needs no row.
+async fn write_group(tx: &mut SqliteConnection, device: &Device) -> Result<(), sqlx::Error> {
+    if device.group == default_group() && device.grouped_at == device.listed_at {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO device_groups VALUES (?, ?, ?) ON CONFLICT (device) DO UPDATE SET
+         name = excluded.name, since = excluded.since WHERE name <> excluded.name",
+    )
+    .bind(device.id.as_str())
+    .bind(device.group.as_str())
+    .bind(device.grouped_at.as_us())
+    .execute(&mut *tx)
+    .await?;
     Ok(())
 }
 
@@ -781,7 +849,11 @@ async fn load(writer: &mut SqliteConnection) -> Result<(Directory, Numbers), Reg
     let generation = number(&row, "directory")?;
     let mut devices = std::collections::BTreeMap::new();
     // Row by row, and without the certificates, which nobody needs here: a large fleet's rows are half a gigabyte.
-    let mut rows = sqlx::query("SELECT * FROM devices").fetch(&mut *writer);
+    let mut rows = sqlx::query(
+        "SELECT devices.*, device_groups.name AS group_name, since AS grouped_at
+         FROM devices LEFT JOIN device_groups ON device = id",
+    )
+    .fetch(&mut *writer);
     while let Some(row) = rows.try_next().await.map_err(read)? {
         let device = device_of(&row)?;
         devices.insert(device.id.to_string(), device);
@@ -805,16 +877,23 @@ async fn load(writer: &mut SqliteConnection) -> Result<(Directory, Numbers), Reg
 
 fn device_of(row: &SqliteRow) -> Result<Device, RegistryError> {
     let enrolled_at: Option<i64> = row.try_get("enrolled_at").map_err(RegistryError::Read)?;
+    let group: Option<&str> = row.try_get("group_name").map_err(RegistryError::Read)?;
+    let listed_at = time(row, "listed_at")?;
     Ok(Device {
         id: named(row, "id", |word| DeviceId::new(word).ok())?,
         serial: text(row, "serial")?.to_owned(),
         role: named(row, "role", Role::from_word)?,
         zone: named(row, "zone", |word| ZoneId::new(word).ok())?,
+        group: match group {
+            None => default_group(),
+            Some(_) => named(row, "group_name", |word| GroupId::new(word).ok())?,
+        },
+        grouped_at: if group.is_some() { time(row, "grouped_at")? } else { listed_at },
         standing: named(row, "standing", |word| {
             use Standing::{Enrolled, Listed, Quarantined, Revoked};
             [Listed, Enrolled, Quarantined, Revoked].into_iter().find(|s| s.as_str() == word)
         })?,
-        listed_at: time(row, "listed_at")?,
+        listed_at,
         enrolled_at: enrolled_at.map(Timestamp),
         changed_at: time(row, "changed_at")?,
         keys: Vec::new(),

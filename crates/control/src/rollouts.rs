@@ -18,18 +18,21 @@ pub mod book;
 pub(crate) mod call;
 pub mod draft;
 pub mod gate;
+pub mod next;
+pub mod signals;
 pub mod table;
 mod told;
 
 use crate::checkin::{Refused, Sealed};
 use crate::director::{Asked, Director, DirectorError};
 use crate::directory::Directory;
+use crate::inventory::table as inventory;
 use crate::metrics::Metrics;
 use crate::principal::Actor;
 use crate::registry::{Registry, RegistryError};
 use crate::releases::{Releases, release};
 use crate::station::now;
-use api::rollout::NewRollout;
+use api::rollout::{AskedSignal, NewRollout};
 use api::update::CheckIn;
 use api::{Ask, Query, Standing};
 use book::{
@@ -295,6 +298,8 @@ impl Rollouts {
                 let device = device.ok_or_else(|| CheckInError::StandingChanged(id.clone()))?;
                 if is_kept {
                     table::keep(step.tx(), &id, &kept).await?;
+                    let (number, said) = (kept.number, &sealed.manifest);
+                    inventory::runs(step.tx(), &id, said, number, kept.received_at).await?;
                 }
                 for write in &writes {
                     write.carry_out(step).await?;
@@ -476,6 +481,7 @@ impl Rollouts {
         let digest = image.hashes.sha256.expect("what is published has one");
         let members = Members {
             zones: named.zones.clone(),
+            groups: named.groups.clone(),
             devices: named.devices.clone(),
             hardware: release(image).hardware.iter().cloned().collect(),
         };
@@ -563,12 +569,16 @@ impl Rollouts {
         let at = now();
         let (moved, writes) = {
             let book = self.book();
+            let asked = book.live(number).map(|live| signals::asked(live, &events, at));
             let moved = book.moved(number, events, moment(at));
             let Some(moved) = moved.filter(|moved| !moved.is_nothing()) else { return Ok(None) };
             if book.live(number).is_some_and(|live| live.is_known(&moved)) {
                 return Ok(None);
             }
-            let writes = self.writes(&book, std::slice::from_ref(&moved), &mover, at);
+            let mut writes = self.writes(&book, std::slice::from_ref(&moved), &mover, at);
+            for write in &mut writes {
+                write.asked = asked.clone().unwrap_or_default();
+            }
             (moved, writes)
         };
         let done = self.0.registry.step(move |step| {
@@ -595,7 +605,8 @@ impl Rollouts {
         let write = |moved: &Moved| {
             let live = book.live(moved.number).expect("it was moved in this book");
             let told = told::moved(live, moved, mover, at);
-            Write { plan: live.plan().clone(), moved: moved.clone(), told }
+            let asked = Vec::new();
+            Write { plan: live.plan().clone(), moved: moved.clone(), told, asked }
         };
         moved.iter().map(write).collect()
     }
@@ -773,11 +784,14 @@ struct Write {
     plan: rollout::Plan,
     moved: Moved,
     told: Vec<Said>,
+    /// What a gate's questions came to.
+    asked: Vec<AskedSignal>,
 }
 
 impl Write {
     async fn carry_out(&self, step: &mut crate::registry::Step<'_>) -> Result<(), TableError> {
         table::save(step.tx(), &self.plan, &self.moved).await?;
+        signals::keep(step.tx(), &self.plan.rollout, &self.asked).await?;
         for told in &self.told {
             step.say(told.clone()).await?;
         }
@@ -989,7 +1003,12 @@ mod tests {
     async fn what_came_while_another_word_of_its_device_was_being_written_is_not_taken_again() {
         let dir = tempfile::tempdir().unwrap();
         let registry = Registry::open(&dir.path().join("r.sqlite"), "site", "").await.unwrap();
-        let entry = Ownership { serial: "pump-1".into(), role: Role::Device, zone: "z".into() };
+        let entry = Ownership {
+            serial: "pump-1".into(),
+            role: Role::Device,
+            zone: "z".into(),
+            group: None,
+        };
         registry.list(&entry, &"token/site".into(), now()).await.unwrap();
         let draw = || keys::file::draw(Algorithm::Ed25519).unwrap();
         let (offline, key, metrics) = ([draw(), draw()], draw(), Metrics::new().unwrap());

@@ -8,6 +8,7 @@ use crate::director::Director;
 use crate::endpoint::Access;
 use crate::enrol::Terms;
 use crate::error::Fatal;
+use crate::inventory::Inventory;
 use crate::known::Known;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -52,6 +53,7 @@ pub(crate) struct Station {
     pub director: Arc<Director>,
     pub releases: Releases,
     pub rollouts: Rollouts,
+    pub inventory: Inventory,
     /// One for each image on its way to a gateway.
     pub blobs: Arc<Semaphore>,
     pub metrics: Metrics,

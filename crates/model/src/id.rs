@@ -99,6 +99,10 @@ name!(
     ZoneId, "zone id", "1 to 63 of a-z 0-9 . _ - starting with a letter or digit", plain
 );
 name!(
+    /// Devices that a release reaches at the same stage: development, pilot, production, or a name of one's own.
+    GroupId, "group", "1 to 63 of a-z 0-9 . _ - starting with a letter or digit", plain
+);
+name!(
     /// A piece of software that a vendor releases: what a slot holds versions of.
     ProductId, "product id", "1 to 63 of a-z 0-9 . _ - starting with a letter or digit", plain
 );

@@ -27,8 +27,8 @@ pub mod uplink;
 
 pub use envelope::{Counter, Header, Heard, Kind, Prior, WallClock};
 pub use id::{
-    DeviceId, Digest, GatewayId, HardwareId, KeyId, Nonce, ProductId, RolloutId, SeriesName, Unit,
-    ZoneId,
+    DeviceId, Digest, GatewayId, GroupId, HardwareId, KeyId, Nonce, ProductId, RolloutId,
+    SeriesName, Unit, ZoneId,
 };
 pub use reading::{Reading, Timestamp, Value};
 pub use release::{Release, SecurityVersion, Version};

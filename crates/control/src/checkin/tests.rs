@@ -38,6 +38,8 @@ fn device(id: &str, zone: &str, role: Role, standing: Standing, keys: Vec<Arc<Ke
         listed_at: Timestamp(0),
         enrolled_at: Some(Timestamp(0)),
         changed_at: Timestamp(0),
+        group: crate::directory::default_group(),
+        grouped_at: Timestamp(0),
         keys,
     }
 }

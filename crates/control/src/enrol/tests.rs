@@ -41,6 +41,8 @@ fn device(serial: &str, role: Role) -> Device {
         listed_at: NOW,
         enrolled_at: None,
         changed_at: NOW,
+        group: crate::directory::default_group(),
+        grouped_at: NOW,
         keys: Vec::new(),
     }
 }

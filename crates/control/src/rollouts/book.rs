@@ -318,6 +318,10 @@ impl Book {
         self.manifests.get(device)
     }
 
+    pub fn manifests(&self) -> impl Iterator<Item = (&DeviceId, &Kept)> {
+        self.manifests.iter()
+    }
+
     pub fn number(&self, rollout: &RolloutId) -> Option<Number> {
         self.numbers.get(rollout).copied()
     }
@@ -484,7 +488,8 @@ impl Book {
             .filter(|_| is_served)
             .filter_map(|number| {
                 let live = &self.rollouts[number];
-                let is_heard = leave == Leave::Any || live.permits.contains_key(&device.id);
+                let is_heard = live.permits.contains_key(&device.id)
+                    || leave == Leave::Any && !self.is_reached_beside(*number, live, &device.id);
                 let shown = is_heard.then(|| shown(live, device, manifest, &kept)).flatten();
                 // First of all: what is decided next is decided of a rollout that is held.
                 let held = (leave == Leave::Hold).then_some(Event::Hold);
@@ -499,6 +504,20 @@ impl Book {
         let orders = is_served.then(|| self.orders(&device.id, manifest, &moved));
         let halted = self.halted(&moved, at);
         Ok(CheckedIn { device: device.id.clone(), kept, is_new, moved, orders, halted })
+    }
+
+    /// Whether another rollout of the same product, which is under way, has reached this device: it was moved from one group to
+    /// another since. What is under way on it comes to its end first.
+    fn is_reached_beside(&self, number: Number, live: &Live, device: &DeviceId) -> bool {
+        // Without groups no two of them could have it.
+        let mut others = self.followed.iter().filter(|other| **other != number);
+        !live.members.groups.is_empty()
+            && others.any(|other| {
+                let other = &self.rollouts[other];
+                other.plan().product == live.plan().product
+                    && other.is_under_way()
+                    && other.permits.contains_key(device)
+            })
     }
 
     /// Of each product the newest rollout that has reached this device decides, also if it says nothing. What it has led the
@@ -594,12 +613,32 @@ impl Book {
         let wanted = Wanted { product, members, joined_by: Some(live.state().started) };
         let (mut found, mut last) = (Vec::with_capacity(count), None);
         for (id, kept) in self.after(after, count) {
-            if wanted.holds(directory.device(id), kept) || live.permits.contains_key(id) {
+            let belongs = wanted.holds(directory.device(id), kept)
+                && !self.is_reached_beside(number, live, id);
+            if belongs || live.permits.contains_key(id) {
                 found.push(Position::of(live.id(), id));
             }
             last = Some(id);
         }
         (found, last.cloned())
+    }
+
+    /// Up to `max` devices of a rollout's cohort that are not among these, as they come.
+    pub fn others(
+        &self,
+        number: Number,
+        directory: &Directory,
+        having: &BTreeSet<DeviceId>,
+        max: usize,
+    ) -> Vec<DeviceId> {
+        let Some(live) = self.rollouts.get(&number) else { return Vec::new() };
+        let (product, members) = (&live.plan().product, &live.members);
+        let wanted = Wanted { product, members, joined_by: None };
+        let others = self
+            .manifests
+            .iter()
+            .filter(|(id, kept)| !having.contains(id) && wanted.holds(directory.device(id), kept));
+        others.map(|(id, _)| id.clone()).take(max).collect()
     }
 
     /// The next devices that have checked in, sorted.
@@ -697,8 +736,8 @@ impl Wanted<'_> {
         let Some(device) = device else { return false };
         // The lists first: reading a manifest costs more, and of a million of them only the one word is read.
         device.standing == Standing::Enrolled
-            && self.members.may_hold(&device.id, &device.zone)
-            && self.joined_by.is_none_or(|by| moment(kept.first_at) <= by)
+            && self.members.may_hold(device)
+            && self.joined_by.is_none_or(|by| joined(device, self.members, kept) <= by)
             && hardware_of(&kept.payload, self.product).is_some_and(|hardware| {
                 self.members.hardware.iter().any(|one| one.as_str() == hardware)
             })
@@ -707,7 +746,13 @@ impl Wanted<'_> {
 
 fn belongs(product: &ProductId, members: &Members, device: &Device, manifest: &Manifest) -> bool {
     let component = manifest.components.iter().find(|component| component.product == *product);
-    component.is_some_and(|c| members.holds(&device.id, &device.zone, &c.hardware))
+    component.is_some_and(|c| members.holds(device, &c.hardware))
+}
+
+/// When a device came into a cohort: when it was first heard, and was moved into a group of it.
+fn joined(device: &Device, members: &Members, kept: &Kept) -> Moment {
+    let grouped = if members.groups.is_empty() { kept.first_at } else { device.grouped_at };
+    moment(kept.first_at.max(grouped))
 }
 
 /// A floor rises by an order of its own, after the rollout is over, and only where its release runs and is confirmed: a
@@ -749,7 +794,7 @@ fn shown(live: &Live, device: &Device, manifest: &Manifest, kept: &Kept) -> Opti
     Some(Event::CheckedIn(CheckIn {
         device: device.id.clone(),
         position: Position::of(live.id(), &device.id),
-        joined: moment(kept.first_at),
+        joined: joined(device, &live.members, kept),
         permit,
         report: Report::of(plan, manifest, kept.number)?,
     }))

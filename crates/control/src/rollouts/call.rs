@@ -5,12 +5,14 @@ use crate::call::{Call, expect_media_type, json_answer};
 use crate::checkin;
 use crate::gateway::still_gateway;
 use crate::problem::Failure;
-use crate::rollouts::book::Kept;
+use crate::rollouts::book::{Kept, Number};
 use crate::rollouts::table;
 use crate::station::{Station, now};
 use api::fleet::FLEET_PAGE_MAX;
 use api::release::{Component, Outcome, Software};
-use api::rollout::{NewRollout, RolloutCommand, RolloutDevice, RolloutDevices, Rollouts};
+use api::rollout::{
+    NewRollout, ROLLOUTS_PAGE_MAX, RolloutCommand, RolloutDevice, RolloutDevices, Rollouts,
+};
 use api::update::CHECK_IN_BYTES_MAX;
 use axum::RequestPartsExt as _;
 use axum::extract::Path;
@@ -20,9 +22,6 @@ use model::{DeviceId, RolloutId};
 
 /// Eight signals of the longest SQL, every character escaped, and a cohort of a thousand names.
 const BODY_BYTES_MAX: usize = 256 * 1024;
-
-/// Rollouts in the list, each with its order. One that is older is asked for by its name.
-const LISTED_MAX: usize = 100;
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,6 +63,20 @@ pub(crate) async fn check_in(station: &Station, call: Call) -> Result<Response, 
         Err(_) => "failed",
     };
     station.metrics.check_ins.with_label_values(&[label]).inc();
+    match &answer {
+        // As it is in the book: another check-in of this device may have been later, and faster.
+        Ok(_) => {
+            let manifest = station.rollouts.book().manifest(&device).map(Kept::manifest);
+            if let Some(manifest) = manifest {
+                station.inventory.checked_in(&gateway.id, &device, &manifest);
+            }
+        }
+        Err(CheckInError::Refused(refused)) => {
+            let (what, gateway) = ("a check-in", Some(&gateway.id));
+            station.inventory.refused(&device, what, refused.word(), gateway);
+        }
+        Err(_) => {}
+    }
     let answered = answer.map_err(|error| check_in_failed(station, error))?;
     // No leave reaches a device before the evidence log covers it (INV-EVID-1). That something was halted does.
     station.ledger.covered(answered.leave).await?;
@@ -74,6 +87,7 @@ pub(crate) async fn check_in(station: &Station, call: Call) -> Result<Response, 
 pub(crate) async fn create(station: &Station, call: Call) -> Result<Response, Failure> {
     let actor = call.person(station)?.actor.clone();
     let new: NewRollout = call.json(BODY_BYTES_MAX).await?;
+    call.person(station)?.may_reach(&new.cohort.groups)?;
     station.ledger.may_widen()?;
     let made = station.rollouts.create(new, actor).await;
     let Told { value, events } = made.map_err(|error| failed(station, error))?;
@@ -89,10 +103,18 @@ pub(crate) async fn create(station: &Station, call: Call) -> Result<Response, Fa
 
 pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Failure> {
     call.person(station)?;
+    let Page { after, limit } = call.query_string()?;
+    let limit = page_limit(limit, ROLLOUTS_PAGE_MAX)?;
+    let after = after.map(RolloutId::new).transpose().map_err(bad_name)?;
     let book = station.rollouts.book();
-    let rollouts =
-        book.rollouts().rev().take(LISTED_MAX).map(|(_, live)| told::shown(live)).collect();
-    Ok(json_answer(&Rollouts { rollouts }))
+    let below = match &after {
+        None => Number::MAX,
+        Some(id) => book.number(id).ok_or_else(|| unknown(id))?,
+    };
+    let mut older = book.rollouts().rev().skip_while(|(number, _)| *number >= below);
+    let rollouts: Vec<_> = older.by_ref().take(limit).map(|(_, live)| told::shown(live)).collect();
+    let next = older.next().and(rollouts.last()).map(|last| last.id.clone());
+    Ok(json_answer(&Rollouts { rollouts, next }))
 }
 
 pub(crate) async fn one(station: &Station, mut call: Call) -> Result<Response, Failure> {
@@ -109,6 +131,12 @@ pub(crate) async fn command(station: &Station, mut call: Call) -> Result<Respons
     let command = call.endpoint.rollout_command();
     let command = command.expect("the table of endpoints sends nothing else here");
     let id = rollout(&mut call).await?;
+    let groups = {
+        let book = station.rollouts.book();
+        let live = book.number(&id).and_then(|number| book.live(number));
+        live.ok_or_else(|| unknown(&id))?.order.cohort.groups.clone()
+    };
+    call.person(station)?.may_reach(&groups)?;
     // What narrows is done whether or not it can be logged at once.
     use RolloutCommand::{Abort, Halt, Pause, Resume, Revert, Start};
     let widens = match command {
@@ -132,11 +160,7 @@ pub(crate) async fn devices(station: &Station, mut call: Call) -> Result<Respons
     call.person(station)?;
     let Page { after, limit } = call.query_string()?;
     let id = rollout(&mut call).await?;
-    let limit = limit.unwrap_or(FLEET_PAGE_MAX);
-    if !(1..=FLEET_PAGE_MAX).contains(&limit) {
-        let detail = format!("expected a limit of 1 to {FLEET_PAGE_MAX}, found {limit}");
-        return Err(Failure::bad_request("bad_query_string", detail));
-    }
+    let limit = page_limit(limit, FLEET_PAGE_MAX)?;
     if station.rollouts.book().number(&id).is_none() {
         return Err(unknown(&id));
     }
@@ -167,7 +191,8 @@ pub(crate) async fn software(station: &Station, mut call: Call) -> Result<Respon
     }
 }
 
-fn software_of(id: &DeviceId, kept: &Kept) -> Software {
+/// What a manifest says, as people read it.
+pub(crate) fn software_of(id: &DeviceId, kept: &Kept) -> Software {
     let manifest = kept.manifest();
     let components = manifest.components.iter().map(|component| {
         let running = component.running_image();
@@ -194,6 +219,22 @@ fn software_of(id: &DeviceId, kept: &Kept) -> Software {
             reason: outcome.reason.clone(),
         }),
     }
+}
+
+fn page_limit(found: Option<usize>, max: usize) -> Result<usize, Failure> {
+    let limit = found.unwrap_or(max);
+    if (1..=max).contains(&limit) {
+        return Ok(limit);
+    }
+    let detail = format!("expected a limit of 1 to {max}, found {limit}");
+    Err(Failure::bad_request("bad_query_string", detail))
+}
+
+pub(crate) async fn signals(station: &Station, mut call: Call) -> Result<Response, Failure> {
+    call.person(station)?;
+    let id = rollout(&mut call).await?;
+    let signals = station.rollouts.signals(&id).await;
+    Ok(json_answer(&signals.map_err(|error| failed(station, error))?))
 }
 
 async fn name(call: &mut Call) -> Result<String, Failure> {

@@ -1,9 +1,10 @@
 //! From what an operator wrote to a plan that can be carried out.
 
+use crate::directory::Device;
 use api::rollout::{Cohort, NewRollout, NewSignal};
 use model::id::BadName;
 use model::release::BadVersion;
-use model::{DeviceId, Digest, HardwareId, ProductId, RolloutId, Version, ZoneId};
+use model::{DeviceId, Digest, GroupId, HardwareId, ProductId, RolloutId, Version, ZoneId};
 use rollout::{Back, Draft, Limit, Plan, PlanError, Share, Signal, Wave};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -51,49 +52,55 @@ pub struct Named {
     pub product: ProductId,
     pub version: Version,
     pub zones: BTreeSet<ZoneId>,
+    pub groups: BTreeSet<GroupId>,
     pub devices: BTreeSet<DeviceId>,
 }
 
 impl Named {
     pub fn read(new: &NewRollout) -> Result<Self, DraftError> {
-        let Cohort { zones, devices } = &new.cohort;
+        let Cohort { zones, groups, devices } = &new.cohort;
         Ok(Self {
             id: new.id.as_deref().map(RolloutId::new).transpose()?,
             product: ProductId::new(new.product.as_str())?,
             version: new.version.parse()?,
             zones: zones.iter().map(ZoneId::new).collect::<Result<_, _>>()?,
+            groups: groups.iter().map(GroupId::new).collect::<Result<_, _>>()?,
             devices: devices.iter().map(DeviceId::new).collect::<Result<_, _>>()?,
         })
     }
 }
 
-/// Who belongs to a cohort, of the devices and gateways that are enrolled and run the product. An empty set of zones or
-/// devices holds all of them.
+/// Who belongs to a cohort, of the devices and gateways that are enrolled and run the product. An empty set of zones,
+/// groups or devices holds all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
 pub struct Members {
     pub zones: BTreeSet<ZoneId>,
+    pub groups: BTreeSet<GroupId>,
     pub devices: BTreeSet<DeviceId>,
     /// What the release is for.
     pub hardware: BTreeSet<HardwareId>,
 }
 
 impl Members {
-    pub fn may_hold(&self, device: &DeviceId, zone: &ZoneId) -> bool {
-        (self.zones.is_empty() || self.zones.contains(zone))
-            && (self.devices.is_empty() || self.devices.contains(device))
+    pub fn may_hold(&self, device: &Device) -> bool {
+        (self.zones.is_empty() || self.zones.contains(&device.zone))
+            && (self.groups.is_empty() || self.groups.contains(&device.group))
+            && (self.devices.is_empty() || self.devices.contains(&device.id))
     }
 
-    pub fn holds(&self, device: &DeviceId, zone: &ZoneId, hardware: &HardwareId) -> bool {
-        self.may_hold(device, zone) && self.hardware.contains(hardware)
+    pub fn holds(&self, device: &Device, hardware: &HardwareId) -> bool {
+        self.may_hold(device) && self.hardware.contains(hardware)
     }
 
-    /// Whether a device could belong to both. It is asked of the lists alone: who joins tomorrow counts too.
+    /// Whether a device could belong to both. It is asked of the lists alone: who joins tomorrow counts too. A device that
+    /// moves from one group to another is reached by the second when the first has done with it.
     pub fn overlaps(&self, other: &Self) -> bool {
         fn meet<T: Ord>(one: &BTreeSet<T>, other: &BTreeSet<T>) -> bool {
             one.is_empty() || other.is_empty() || !one.is_disjoint(other)
         }
         meet(&self.zones, &other.zones)
+            && meet(&self.groups, &other.groups)
             && meet(&self.devices, &other.devices)
             && !self.hardware.is_disjoint(&other.hardware)
     }
@@ -104,15 +111,19 @@ impl Members {
 #[serde(deny_unknown_fields)]
 struct Written {
     zones: Vec<String>,
+    /// Those that were made before there were groups are for all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<String>,
     devices: Vec<String>,
     hardware: Vec<String>,
 }
 
 impl From<Members> for Written {
     fn from(members: Members) -> Self {
-        let Members { zones, devices, hardware } = members;
+        let Members { zones, groups, devices, hardware } = members;
         Self {
             zones: zones.iter().map(ToString::to_string).collect(),
+            groups: groups.iter().map(ToString::to_string).collect(),
             devices: devices.iter().map(ToString::to_string).collect(),
             hardware: hardware.iter().map(ToString::to_string).collect(),
         }
@@ -123,9 +134,10 @@ impl TryFrom<Written> for Members {
     type Error = BadName;
 
     fn try_from(written: Written) -> Result<Self, BadName> {
-        let Written { zones, devices, hardware } = written;
+        let Written { zones, groups, devices, hardware } = written;
         Ok(Self {
             zones: zones.into_iter().map(ZoneId::new).collect::<Result<_, _>>()?,
+            groups: groups.into_iter().map(GroupId::new).collect::<Result<_, _>>()?,
             devices: devices.into_iter().map(DeviceId::new).collect::<Result<_, _>>()?,
             hardware: hardware.into_iter().map(HardwareId::new).collect::<Result<_, _>>()?,
         })
@@ -251,10 +263,11 @@ mod tests {
     #[test]
     fn an_order_with_one_thing_wrong_is_refused_for_that() {
         type Change = fn(&mut Value);
-        let table: [(&str, Change, &str); 13] = [
+        let table: [(&str, Change, &str); 14] = [
             ("bad_name", |o| o["product"] = json!("Pump App"), "bad product id"),
             ("bad_name", |o| o["id"] = json!("r 1"), "bad rollout id"),
             ("bad_name", |o| o["cohort"] = json!({ "zones": ["the hall"] }), "bad zone id"),
+            ("bad_name", |o| o["cohort"] = json!({ "groups": ["The pilots"] }), "bad group"),
             ("bad_name", |o| o["cohort"] = json!({ "devices": [""] }), "bad device id"),
             ("bad_version", |o| o["version"] = json!("1.3"), "bad version"),
             ("bad_percent", |o| o["waves"][0]["percent"] = json!(0), "`waves[0].percent`"),
@@ -290,6 +303,7 @@ mod tests {
     #[test]
     fn cohorts_that_could_share_a_device_overlap() {
         let members = |zones: &[&str], devices: &[&str], hardware: &str| Members {
+            groups: BTreeSet::new(),
             zones: zones.iter().map(|name| ZoneId::new(*name).unwrap()).collect(),
             devices: devices.iter().map(|name| DeviceId::new(*name).unwrap()).collect(),
             hardware: [HardwareId::new(hardware).unwrap()].into(),
@@ -306,7 +320,19 @@ mod tests {
         }
         let one = members(&[], &["pump-1"], "box");
         assert!(!one.overlaps(&members(&[], &["pump-2"], "box")));
-        let kept = serde_json::to_string(&one).unwrap();
-        assert_eq!(serde_json::from_str::<Members>(&kept).unwrap(), one);
+        let of = |groups: &[&str]| Members {
+            groups: groups.iter().map(|name| GroupId::new(*name).unwrap()).collect(),
+            ..members(&[], &[], "box")
+        };
+        assert!(!of(&["pilot"]).overlaps(&of(&["production", "development"])));
+        assert!(of(&["pilot"]).overlaps(&of(&["production", "pilot"])));
+        assert!(of(&["pilot"]).overlaps(&of(&[])));
+        for kept in [one, of(&["pilot"])] {
+            let written = serde_json::to_string(&kept).unwrap();
+            assert_eq!(serde_json::from_str::<Members>(&written).unwrap(), kept);
+        }
+        // As it was written before there were groups.
+        let before = r#"{"zones":[],"devices":[],"hardware":["box"]}"#;
+        assert_eq!(serde_json::from_str::<Members>(before).unwrap(), of(&[]));
     }
 }

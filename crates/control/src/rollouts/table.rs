@@ -353,7 +353,7 @@ fn stored(number: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rollouts::draft;
+    use crate::rollouts::draft::{self, Named};
     use api::{Ownership, Role};
     use model::HardwareId;
     use rollout::{Command, Event, Opened, Position, State};
@@ -388,20 +388,26 @@ mod tests {
         });
         order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let order: NewRollout = serde_json::from_value(order).unwrap();
-        let named = draft::Named::read(&order).unwrap();
+        let named = Named::read(&order).unwrap();
         let rollout = named.id.clone().unwrap();
         let digest = Digest([2; 32]);
         let found = draft::Found { rollout, generation: 1, digest, cohort: 2 };
         let plan = draft::plan(&order, &named, found).unwrap();
         let hardware = [HardwareId::new("pump-box").unwrap()].into();
-        let members = Members { zones: named.zones, devices: named.devices, hardware };
+        let Named { zones, groups, devices, .. } = named;
+        let members = Members { zones, groups, devices, hardware };
         Live::new(Saved { plan, state: State::new() }, order, members, Timestamp(1))
     }
 
     async fn registry(dir: &Path) -> crate::Registry {
         let registry = crate::Registry::open(&dir.join("r.sqlite"), "site", "").await.unwrap();
         for serial in ["pump-1", "pump-2"] {
-            let entry = Ownership { serial: serial.into(), role: Role::Device, zone: "z".into() };
+            let entry = Ownership {
+                serial: serial.into(),
+                role: Role::Device,
+                zone: "z".into(),
+                group: None,
+            };
             registry.list(&entry, &"token/site".into(), Timestamp(1)).await.unwrap();
         }
         registry

@@ -2,6 +2,7 @@
 
 use super::Mover;
 use super::book::{Live, Moved, Unfit};
+use super::next::{commands, next};
 use super::table::word;
 use crate::principal::Actor;
 use crate::registry::said;
@@ -160,6 +161,7 @@ fn told_why(why: &Why) -> String {
 /// As `GET /v1/rollouts/{id}` shows it.
 pub fn shown(live: &Live) -> Rollout {
     let (plan, state) = (live.plan(), live.state());
+    let next = next(plan, state);
     Rollout {
         id: plan.rollout.to_string(),
         order: live.order.clone(),
@@ -174,9 +176,9 @@ pub fn shown(live: &Live) -> Rollout {
         cohort: plan.cohort,
         members: state.opened.last().map_or(0, |opened| opened.members),
         counts: counts(state),
-        next: None,
-        next_at_ms: None,
-        commands: Vec::new(),
+        next: next.sentence,
+        next_at_ms: next.at_ms,
+        commands: commands(state),
     }
 }
 

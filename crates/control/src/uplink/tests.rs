@@ -39,6 +39,8 @@ fn device(id: &str, role: Role, zone: &str, seed: u8) -> Device {
         listed_at: NOW,
         enrolled_at: None,
         changed_at: NOW,
+        group: crate::directory::default_group(),
+        grouped_at: NOW,
         keys: Vec::new(),
     };
     device.with_key(key(seed, Purpose::Seal), NOW)

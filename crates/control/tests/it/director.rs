@@ -41,8 +41,12 @@ impl Site {
         let path = dir.path().join("registry.sqlite");
         let registry = Registry::open(&path, "site", "").await.unwrap();
         for serial in ["pump-1", "pump-2"] {
-            let entry =
-                Ownership { serial: serial.into(), role: FleetRole::Device, zone: "hall".into() };
+            let entry = Ownership {
+                serial: serial.into(),
+                role: FleetRole::Device,
+                zone: "hall".into(),
+                group: None,
+            };
             registry.list(&entry, &"token/site".into(), now()).await.unwrap();
         }
         let key = Arc::new(secret(Algorithm::Ed25519));
@@ -406,7 +410,12 @@ async fn a_lease_is_made_anew_when_it_is_old_or_the_fleet_has_changed_and_not_ot
     // A clock that went back: an old lease does not count as a new one for as long as that.
     let back = lease(told(site.start).await.unwrap());
     assert!(back.number > second.number && back.issued == site.start);
-    let entry = Ownership { serial: "pump-9".into(), role: FleetRole::Device, zone: "hall".into() };
+    let entry = Ownership {
+        serial: "pump-9".into(),
+        role: FleetRole::Device,
+        zone: "hall".into(),
+        group: None,
+    };
     site.registry.list(&entry, &"token/site".into(), site.start).await.unwrap();
     let changed = lease(told(site.start).await.unwrap());
     assert!(changed.number > back.number && changed.policy > back.policy);
@@ -461,7 +470,12 @@ async fn a_restored_registry_goes_above_what_a_device_has_seen_and_that_is_an_ev
     // in the first bundle and lease that are newer than what gateways and devices have.
     let directory = site.registry.directory().generation();
     assert!(directory < seen && given.policy == directory);
-    let entry = Ownership { serial: "pump-3".into(), role: FleetRole::Device, zone: "hall".into() };
+    let entry = Ownership {
+        serial: "pump-3".into(),
+        role: FleetRole::Device,
+        zone: "hall".into(),
+        group: None,
+    };
     site.registry.list(&entry, &"token/site".into(), site.start).await.unwrap();
     assert!(site.registry.directory().generation() > seen + 100_000);
     // Not for each device, and not at the pace of one that counts upwards.

@@ -5,6 +5,7 @@ mod director;
 mod enrolment;
 mod evidence;
 mod fleet;
+mod inventory;
 mod listener;
 mod polling;
 mod queries;

@@ -18,7 +18,7 @@ async fn open(path: &Path) -> Result<Registry, RegistryError> {
 }
 
 fn pump(n: i64) -> Ownership {
-    Ownership { serial: format!("PUMP-{n}"), role: Role::Device, zone: "hall".into() }
+    Ownership { serial: format!("PUMP-{n}"), role: Role::Device, zone: "hall".into(), group: None }
 }
 
 async fn edit(path: &Path, sql: &'static str) -> Result<(), sqlx::Error> {

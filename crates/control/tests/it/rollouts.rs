@@ -30,18 +30,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use trust::cose::{self, SecretKey, Signer as _};
 
-const OLD: &[u8] = b"image 1.0.0";
-const NEW: &[u8] = b"image 1.1.0";
+pub const OLD: &[u8] = b"image 1.0.0";
+pub const NEW: &[u8] = b"image 1.1.0";
 const PUMPS: usize = 10;
 
 /// What the store answers to every question, and what it was asked.
-struct Gauge {
-    says: Mutex<Result<Value, String>>,
-    asked: Mutex<Vec<String>>,
+pub struct Gauge {
+    pub says: Mutex<Result<Value, String>>,
+    pub asked: Mutex<Vec<String>>,
 }
 
 impl Gauge {
-    fn says(&self, what: Result<Value, &str>) {
+    pub fn says(&self, what: Result<Value, &str>) {
         *self.says.lock().unwrap() = what.map_err(ToOwned::to_owned);
     }
 }
@@ -65,19 +65,19 @@ impl Query for Gauge {
 }
 
 /// A pump as far as control sees it.
-struct Pump {
-    station: Station,
-    running: Digest,
-    epoch: u32,
-    sequence: u64,
+pub struct Pump {
+    pub station: Station,
+    pub running: Digest,
+    pub epoch: u32,
+    pub sequence: u64,
     /// Of the Director's metadata that it has, and what they order: digest and rollout.
-    told: u64,
-    order: Option<(Digest, Option<String>)>,
-    outcome: Option<Outcome>,
+    pub told: u64,
+    pub order: Option<(Digest, Option<String>)>,
+    pub outcome: Option<Outcome>,
 }
 
 impl Pump {
-    fn manifest(&self) -> Manifest {
+    pub fn manifest(&self) -> Manifest {
         let image = |digest| Installed {
             version: Version::new(1, u32::from(digest == digest_of(NEW)), 0),
             digest,
@@ -102,7 +102,7 @@ impl Pump {
         }
     }
 
-    fn sealed(&mut self) -> Vec<u8> {
+    pub fn sealed(&mut self) -> Vec<u8> {
         let header = Header {
             algorithm: Algorithm::Ed25519,
             kind: Kind::Manifest,
@@ -117,7 +117,7 @@ impl Pump {
         cose::seal(&header, &self.manifest().encode(), &self.station.seal).unwrap()
     }
 
-    fn fails(&mut self) {
+    pub fn fails(&mut self) {
         let (digest, rollout) = self.order.clone().expect("somebody ordered it to install");
         self.outcome = Some(Outcome {
             rollout: rollout.map(|id| RolloutId::new(id).unwrap()),
@@ -134,21 +134,21 @@ fn digest_of(image: &[u8]) -> Digest {
 }
 
 /// A site whose vendor has published 1.0.0 and 1.1.0, and ten pumps that run 1.0.0.
-struct Plant {
-    world: World,
-    vendor: Vendor,
-    gauge: Arc<Gauge>,
-    gateway: Station,
-    http: reqwest::Client,
-    pumps: Vec<Pump>,
+pub struct Plant {
+    pub world: World,
+    pub vendor: Vendor,
+    pub gauge: Arc<Gauge>,
+    pub gateway: Station,
+    pub http: reqwest::Client,
+    pub pumps: Vec<Pump>,
 }
 
 impl Plant {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         Self::on(Arc::new(RealDisk)).await
     }
 
-    async fn on(evidence_disk: SharedDisk) -> Self {
+    pub async fn on(evidence_disk: SharedDisk) -> Self {
         let mut vendor = Vendor::new(now());
         vendor.publish("pump-app", "1.0.0", OLD);
         vendor.publish("pump-app", "1.1.0", NEW);
@@ -175,12 +175,12 @@ impl Plant {
         plant
     }
 
-    async fn restart(self) -> Self {
+    pub async fn restart(self) -> Self {
         self.restart_after(|_| ()).await
     }
 
     /// What `between` does to control's directory it does while control does not run.
-    async fn restart_after(self, between: impl FnOnce(&Path)) -> Self {
+    pub async fn restart_after(self, between: impl FnOnce(&Path)) -> Self {
         let Self { world, vendor, gauge, gateway, pumps, .. } = self;
         let World { dir, site, maker, shards, control } = world;
         control.shutdown().await;
@@ -192,14 +192,14 @@ impl Plant {
     }
 
     /// Hands up a message in a device's name.
-    async fn show(&self, device: &DeviceId, message: Vec<u8>) -> Got {
+    pub async fn show(&self, device: &DeviceId, message: Vec<u8>) -> Got {
         let url = format!("{}{}?device={device}", self.world.base(), path::GATEWAY_CHECK_IN);
         let request = self.http.post(url).header("content-type", "application/cose");
         Got::of(request.body(message)).await
     }
 
     /// A pump says what it runs and takes what it is told. Returns the lease that it got.
-    async fn check_in(&mut self, n: usize) -> Lease {
+    pub async fn check_in(&mut self, n: usize) -> Lease {
         let message = self.pumps[n].sealed();
         let id = self.pumps[n].station.id.clone();
         let answer: CheckIn = self.show(&id, message).await.json();
@@ -221,7 +221,7 @@ impl Plant {
     }
 
     /// Says which pumps are ordered something else than they run.
-    async fn all_check_in(&mut self) -> Vec<usize> {
+    pub async fn all_check_in(&mut self) -> Vec<usize> {
         for n in 0..PUMPS {
             self.check_in(n).await;
         }
@@ -233,35 +233,40 @@ impl Plant {
     }
 
     /// They do as they were told, and show it.
-    async fn install(&mut self, pumps: &[usize]) {
+    pub async fn install(&mut self, pumps: &[usize]) {
         for n in pumps {
             self.pumps[*n].running = self.pumps[*n].order.as_ref().unwrap().0;
             self.check_in(*n).await;
         }
     }
 
-    async fn post(&self, path: &str, body: Value) -> Got {
+    pub async fn post(&self, path: &str, body: Value) -> Got {
         let request = self.world.operator(Method::POST, path);
         Got::of(request.header("content-type", "application/json").body(body.to_string())).await
     }
 
-    async fn create(&self, order: Value) -> Rollout {
+    pub async fn create(&self, order: Value) -> Rollout {
         let got = self.post(path::ROLLOUTS, order).await;
         assert_eq!(got.status, 201, "{}", String::from_utf8_lossy(&got.body));
         serde_json::from_slice(&got.body).unwrap()
     }
 
-    async fn tell(&self, id: &str, word: &str) -> Got {
+    pub async fn tell(&self, id: &str, word: &str) -> Got {
         self.post(&format!("{}/{id}/{word}", path::ROLLOUTS), json!({})).await
     }
 
-    async fn rollout(&self, id: &str) -> Rollout {
+    pub async fn rollout(&self, id: &str) -> Rollout {
         let path = format!("{}/{id}", path::ROLLOUTS);
         Got::of(self.world.operator(Method::GET, &path)).await.json()
     }
 
     /// Waits until a rollout is so.
-    async fn comes_to(&self, id: &str, what: &str, is_so: impl Fn(&Rollout) -> bool) -> Rollout {
+    pub async fn comes_to(
+        &self,
+        id: &str,
+        what: &str,
+        is_so: impl Fn(&Rollout) -> bool,
+    ) -> Rollout {
         in_time(what, async {
             loop {
                 let rollout = self.rollout(id).await;
@@ -273,19 +278,19 @@ impl Plant {
         .await
     }
 
-    async fn stage(&self, id: &str, wave: usize, stage: &str) -> Rollout {
+    pub async fn stage(&self, id: &str, wave: usize, stage: &str) -> Rollout {
         self.comes_to(id, &format!("{id} is {stage} wave {wave}"), |rollout| {
             rollout.wave == wave && rollout.stage.as_deref() == Some(stage)
         })
         .await
     }
 
-    async fn phase(&self, id: &str, phase: &str) -> Rollout {
+    pub async fn phase(&self, id: &str, phase: &str) -> Rollout {
         self.comes_to(id, &format!("{id} is {phase}"), |rollout| rollout.phase == phase).await
     }
 
     /// What was done to a rollout, in order, each word once in a row.
-    async fn told_of(&self, id: &str) -> Vec<String> {
+    pub async fn told_of(&self, id: &str) -> Vec<String> {
         let path = format!("{}?subject=rollout/{id}", path::EVENTS);
         let events: Events = Got::of(self.world.operator(Method::GET, &path)).await.json();
         let mut words: Vec<String> = events.events.into_iter().map(|event| event.action).collect();
@@ -294,7 +299,7 @@ impl Plant {
     }
 
     /// Nothing is on its way to the log, and no file of it is being replaced.
-    async fn all_is_covered(&self) {
+    pub async fn all_is_covered(&self) {
         let all = async {
             loop {
                 let got = Got::of(self.world.operator(Method::GET, path::EVENTS)).await;
@@ -309,7 +314,7 @@ impl Plant {
         in_time("every event is covered", all).await;
     }
 
-    fn violations(&self) -> u64 {
+    pub fn violations(&self) -> u64 {
         self.world.metric("plimsoll_invariant_violations_total")
     }
 }

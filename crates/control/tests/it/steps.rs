@@ -27,7 +27,7 @@ async fn edit(path: &Path, sql: &'static str) -> Result<(), sqlx::Error> {
 }
 
 fn pump(n: u8) -> Ownership {
-    Ownership { serial: format!("PUMP-{n}"), role: Role::Device, zone: "hall".into() }
+    Ownership { serial: format!("PUMP-{n}"), role: Role::Device, zone: "hall".into(), group: None }
 }
 
 /// A table of a test's own, a row in it, a raised generation and an event: what a module does in a step.
@@ -228,7 +228,9 @@ async fn each_change_of_the_fleet_is_told_once() {
     registry.close().await;
     let registry = Registry::open(&path, "site", "// others").await.unwrap();
     let told = told(&registry).await;
-    let detail = json!({ "role": "device", "serial": "PUMP-1", "zone": "hall" });
+    let detail = json!({
+        "group": "production", "role": "device", "serial": "PUMP-1", "zone": "hall",
+    });
     let text = |text: &str| text.to_owned();
     let listed = (0, text("token/site"), text("device.list"), text("device/pump-1"), detail);
     let detail = json!({ "from": "listed", "to": "quarantined" });

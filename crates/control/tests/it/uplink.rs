@@ -35,7 +35,7 @@ fn pack(value: i64) -> Vec<u8> {
     senml::encode(&[Reading { time, series, value: Value::Int(value), unit: None }])
 }
 
-fn record_of(device: &Station, sequence: u64) -> Record {
+pub fn record_of(device: &Station, sequence: u64) -> Record {
     let header = header(&device.seal, Kind::Readings, sequence);
     Record {
         device: device.id.clone(),
@@ -66,12 +66,12 @@ fn post(world: &World, gateway: &Station, body: Vec<u8>) -> reqwest::RequestBuil
         .body(body)
 }
 
-async fn hand_up(world: &World, gateway: &Station, records: &[Record]) -> Got {
+pub async fn hand_up(world: &World, gateway: &Station, records: &[Record]) -> Got {
     let body = zstd::bulk::compress(&sealed(gateway, records), 1).unwrap();
     Got::of(post(world, gateway, body)).await
 }
 
-fn verdicts(got: &Got) -> Vec<Verdict> {
+pub fn verdicts(got: &Got) -> Vec<Verdict> {
     assert_eq!(got.status, 200, "{got:?}");
     assert_eq!(got.header("content-type"), "application/cbor");
     decode_reply(&got.body).unwrap()

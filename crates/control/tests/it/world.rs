@@ -172,7 +172,7 @@ impl World {
     }
 
     pub async fn list(&self, serial: &str, role: Role, zone: &str) {
-        let entry = Ownership { serial: serial.into(), role, zone: zone.into() };
+        let entry = Ownership { serial: serial.into(), role, zone: zone.into(), group: None };
         self.control.list(&entry).await.unwrap();
     }
 

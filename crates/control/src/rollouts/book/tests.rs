@@ -3,7 +3,7 @@ use crate::directory::Key;
 use crate::rollouts::draft;
 use api::Role;
 use model::manifest::{Boot, Component, Installed, Slot, Trusted};
-use model::{HardwareId, SecurityVersion, Version, ZoneId};
+use model::{GroupId, HardwareId, SecurityVersion, Version, ZoneId};
 use rollout::{Answer, Opened};
 use serde_json::json;
 
@@ -29,6 +29,8 @@ fn device(n: usize, standing: Standing) -> Arc<Device> {
         listed_at: at(0),
         enrolled_at: Some(at(0)),
         changed_at: at(0),
+        group: crate::directory::default_group(),
+        grouped_at: at(0),
         keys: Vec::<Arc<Key>>::new(),
     })
 }
@@ -117,6 +119,7 @@ impl Site {
         let plan = draft::plan(&order, &named, found).unwrap();
         let members = Members {
             zones: named.zones,
+            groups: named.groups,
             devices: named.devices,
             hardware: [HardwareId::new("pump-box").unwrap()].into(),
         };
@@ -523,4 +526,100 @@ fn a_gate_that_held_is_told_until_something_else_happens() {
     ask(&mut site, Answer::Number(2.0));
     assert!(site.book.live(number).unwrap().held.is_none());
     assert_eq!(site.book.live(number).unwrap().state().wave, 1);
+}
+
+impl Site {
+    /// Moves a pump into a group, now.
+    fn group(&mut self, n: usize, group: &str) {
+        let known = Device::clone(self.directory.device(&id(n)).unwrap());
+        let group = GroupId::new(group).unwrap();
+        let next = Device { group, grouped_at: at(self.now), ..known };
+        self.directory = self.directory.with(self.directory.generation() + 1, next);
+    }
+
+    fn pilots(&mut self, name: &str, digest: Digest, count: u64) -> Number {
+        let waves = json!([{ "percent": 50 }, { "percent": 100 }]);
+        let order = json!({ "cohort": { "groups": ["pilot"] }, "waves": waves });
+        self.order_of(name, digest, count, order)
+    }
+}
+
+/// As who joins a zone later does: the waves before the last are not widened by it.
+#[test]
+fn who_is_moved_into_a_group_while_its_rollout_runs_waits_for_the_last_wave() {
+    let mut site = Site::new();
+    (1..=10).for_each(|n| site.group(n, "pilot"));
+    site.now += 1;
+    let number = site.pilots("r-1", NEW, 10);
+    site.start(number);
+    site.now += 1;
+    // These were heard long before the rollout began, and came into its group after it.
+    (11..=20).for_each(|n| site.group(n, "pilot"));
+    site.open(number);
+    assert_eq!(site.positions(number).len(), 10, "they take nobody's place");
+    let first = site.ordered();
+    assert_eq!(first.len(), 5);
+    assert!(first.iter().all(|n| *n <= 10), "{first:?}");
+    first.iter().for_each(|n| drop(site.check_in(*n, NEW)));
+    site.feed(number, Event::Tick);
+    site.open(number);
+    let rest = (1..=30).filter(|n| !first.contains(n));
+    let last: Vec<_> =
+        rest.filter(|n| !site.check_in(*n, OLD).orders.unwrap().is_empty()).collect();
+    assert_eq!(last.len(), 10, "of fifteen as many at a time as were ordered: {last:?}");
+    assert!(last.iter().any(|n| *n > 10), "{last:?}");
+}
+
+#[test]
+fn who_leaves_a_group_gets_nothing_more_by_it_and_keeps_what_it_has() {
+    let mut site = Site::new();
+    (1..=10).for_each(|n| site.group(n, "pilot"));
+    site.now += 1;
+    let number = site.pilots("r-1", NEW, 10);
+    site.start(number);
+    site.open(number);
+    let reached = site.ordered();
+    let others: Vec<_> = (1..=10).filter(|n| !reached.contains(n)).collect();
+    site.group(reached[0], "production");
+    (0..others.len()).for_each(|at| site.group(others[at], "production"));
+    let orders = site.check_in(reached[0], OLD).orders.unwrap();
+    assert_eq!((orders.len(), orders[0].digest), (1, NEW), "its leave stays");
+    site.check_in(reached[0], NEW);
+    assert_eq!(site.book.live(number).unwrap().state().counts.proven, 1);
+    for n in others {
+        assert_eq!(site.check_in(n, OLD).orders, Some(vec![]), "pump {n} has left");
+    }
+}
+
+/// Two rollouts of one product may run beside each other in two groups. A device is in the hands of one of them at a time.
+#[test]
+fn a_device_between_two_groups_is_reached_by_the_second_when_the_first_has_done_with_it() {
+    let mut site = Site::new();
+    (1..=2).for_each(|n| site.group(n, "pilot"));
+    site.now += 1;
+    let all = json!([{ "percent": 100 }]);
+    let of = |group: &str| json!({ "cohort": { "groups": [group] }, "waves": all });
+    let pilot = site.order_of("r-pilot", NEW, 2, of("pilot"));
+    let rest = site.order_of("r-rest", NEWER, 28, of("production"));
+    site.start(pilot);
+    site.start(rest);
+    site.open(pilot);
+    site.open(rest);
+    let digest = |site: &mut Site, n, runs| site.check_in(n, runs).orders.unwrap()[0].digest;
+    assert_eq!((digest(&mut site, 1, OLD), digest(&mut site, 3, OLD)), (NEW, NEWER));
+    site.now += 1;
+    site.group(1, "production");
+    assert_eq!(digest(&mut site, 1, OLD), NEW, "what is under way on it goes on");
+    assert!(!site.book.live(rest).unwrap().permits.contains_key(&id(1)));
+    digest(&mut site, 2, OLD);
+    for n in 1..=2 {
+        site.check_in(n, NEW);
+    }
+    site.feed(pilot, Event::Tick);
+    assert_eq!(site.book.live(pilot).unwrap().state().phase, Phase::Completed);
+    assert_eq!(
+        digest(&mut site, 1, NEW),
+        NEWER,
+        "now it is the other one's, which is for all of its group"
+    );
 }
