@@ -65,6 +65,17 @@ pub const DEVICES: &str = "/v1/devices";
 /// `POST` [`crate::Ownership`]: a serial number that may enrol. 200 [`crate::Changed`]. Bearer token.
 pub const OWNERSHIP: &str = "/v1/ownership";
 
+/// `GET ?state=S&priority=P&after=N&limit=M`: [`crate::alert::Alerts`]. `POST /v1/alerts/{id}/acknowledge`
+/// [`crate::alert::Acknowledge`]: 200 [`crate::alert::Alert`].
+pub const ALERTS: &str = "/v1/alerts";
+
+/// `GET`: [`crate::alert::Silences`]. `POST` [`crate::alert::NewSilence`]: 201 [`crate::alert::Silence`].
+/// `POST /v1/silences/{id}/end`: 200 [`crate::alert::Silence`].
+pub const SILENCES: &str = "/v1/silences";
+
+/// `GET`: [`crate::alert::Rules`]. `POST` [`crate::alert::Rule`]: 200. `POST /v1/alert-rules/{id}/delete`: 204.
+pub const ALERT_RULES: &str = "/v1/alert-rules";
+
 /// `GET`: Prometheus text format. Bearer token.
 pub const METRICS: &str = "/metrics";
 

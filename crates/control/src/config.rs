@@ -107,6 +107,8 @@ pub struct Limits {
     pub seal_keys_max: usize,
     /// The most new keys of one device and purpose in a day. One more gets 429 and a time to wait.
     pub keys_per_day_max: usize,
+    /// How often it is looked which rules of alerts are due, and what time does to alerts. No rule is looked at more often.
+    pub alerts_every: Duration,
     /// How often the vendor's repository is looked into.
     pub releases_every: Duration,
     /// Images that are on their way to gateways at a time. One more gets 503 and a time to wait.
@@ -136,6 +138,7 @@ impl Default for Limits {
             seal_keys_max: 256,
             // A device that crashes and re-enrols every hour, twice over.
             keys_per_day_max: 48,
+            alerts_every: Duration::from_secs(1),
             releases_every: Duration::from_secs(10),
             blobs_max: 32,
             director: Terms::default(),

@@ -1,5 +1,6 @@
 //! Does what the cores decided: holds the parts together, starts and stops them.
 
+use crate::alerts::{self, Alerts};
 use crate::bundle::Keys;
 use crate::certificate::{self, CertificateError, Own};
 use crate::config;
@@ -99,6 +100,9 @@ impl Control {
         let rollouts = rollouts.await?;
         let (site, figures) = (config.site.clone(), metrics.clone());
         let inventory = Inventory::open(registry.clone(), &rollouts, site, figures).await?;
+        let alerts =
+            Alerts::open(config.site.clone(), registry.clone(), query.clone(), metrics.clone());
+        let alerts = alerts.await?;
         let station = Arc::new(Station {
             registry,
             ledger,
@@ -124,6 +128,7 @@ impl Control {
             releases,
             rollouts,
             inventory,
+            alerts,
             blobs: Arc::new(Semaphore::new(limits.blobs_max)),
             metrics,
             registries,
@@ -143,6 +148,7 @@ impl Control {
         connections.spawn(station.rollouts.clone().run(connections.clone(), draining));
         let draining = station.reached(Phase::Draining);
         connections.spawn(station.inventory.clone().run(draining));
+        connections.spawn(alerts::run(station.clone()));
         watch_for_failure(&station, &connections);
         keep_certificate(&station, &connections);
         if station.releases.has_repository() {

@@ -156,6 +156,15 @@ endpoints! {
     EvidenceTile = "evidence_tile", Get "/v1/evidence/tile/{*name}", Whole(Scope::EvidenceRead);
     EvidenceExport = "evidence_export", Get "/v1/evidence/export", Whole(Scope::EvidenceRead);
 
+    Alerts = "alerts", Get "/v1/alerts", Whole(Scope::AlertsRead);
+    AlertAcknowledge = "alert_acknowledge", Post "/v1/alerts/{id}/acknowledge", Whole(Scope::AlertsWrite);
+    Silences = "silences", Get "/v1/silences", Whole(Scope::AlertsRead);
+    NewSilence = "silence_new", Post "/v1/silences", Whole(Scope::AlertsWrite);
+    SilenceEnd = "silence_end", Post "/v1/silences/{id}/end", Whole(Scope::AlertsWrite);
+    AlertRules = "alert_rules", Get "/v1/alert-rules", Whole(Scope::AlertsRead);
+    AlertRulePut = "alert_rule_put", Post "/v1/alert-rules", Whole(Scope::SettingsWrite);
+    AlertRuleDelete = "alert_rule_delete", Post "/v1/alert-rules/{id}/delete", Whole(Scope::SettingsWrite);
+
     Metrics = "metrics", Get "/metrics", Whole(Scope::MetricsRead);
     Health = "health", Get "/healthz", Public;
 }
@@ -215,6 +224,9 @@ mod tests {
             path::DEVICES,
             path::OWNERSHIP,
             path::SESSION,
+            path::ALERTS,
+            path::SILENCES,
+            path::ALERT_RULES,
             path::METRICS,
             path::HEALTH,
         ] {

@@ -1,5 +1,6 @@
 //! Why control does not start, and why it has to stop.
 
+use crate::alerts::AlertError;
 use crate::certificate::CertificateError;
 use crate::config::TOKEN_CHARS_MIN;
 use crate::director::BadRoot;
@@ -31,6 +32,8 @@ pub enum StartError {
     Images(#[from] KeptError),
     #[error("the evidence log cannot be gone on with")]
     Evidence(#[from] LedgerError),
+    #[error("alerts cannot be gone on with")]
+    Alerts(#[from] AlertError),
     #[error("metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
     #[error("cannot listen on {at}")]

@@ -111,16 +111,8 @@ fn changed_answer(
 
 pub(crate) async fn metrics(station: &Station, call: Call) -> Result<Response, Failure> {
     call.person(station)?;
-    station.metrics.look_at(&station.registry.directory(), station.keys.seal_max);
-    let events = i64::try_from(station.registry.events()).unwrap_or(i64::MAX);
-    station.metrics.evidence_events.set(events);
-    let phases: Vec<_> = {
-        let book = station.rollouts.book();
-        book.rollouts().map(|(_, live)| live.state().phase.name()).collect()
-    };
-    station.metrics.look_at_rollouts(phases.into_iter());
-    let own = std::iter::once(&station.metrics.registry);
-    let page = page(own.chain(&station.registries)).map_err(|error| {
+    station.look_at_metrics();
+    let page = page(station.metrics_registries()).map_err(|error| {
         tracing::error!(error = %told(&error), "metrics cannot be written");
         Failure::internal(&error)
     })?;

@@ -8,7 +8,7 @@ use crate::principal::Principal;
 use crate::problem::Failure;
 use crate::rollouts::call as rollouts;
 use crate::station::{Station, now};
-use crate::{audit, est, fleet, gateway, images, people, query};
+use crate::{alerts, audit, est, fleet, gateway, images, people, query};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
@@ -170,6 +170,14 @@ fn carry_out<'a>(
         Endpoint::EvidenceCheckpoint => Box::pin(audit::checkpoint(station, call)),
         Endpoint::EvidenceTile => Box::pin(audit::tile(station, call)),
         Endpoint::EvidenceExport => Box::pin(audit::export(station, call)),
+        Endpoint::Alerts => Box::pin(alerts::list(station, call)),
+        Endpoint::AlertAcknowledge => Box::pin(alerts::acknowledge(station, call)),
+        Endpoint::Silences => Box::pin(alerts::silences(station, call)),
+        Endpoint::NewSilence => Box::pin(alerts::silence(station, call)),
+        Endpoint::SilenceEnd => Box::pin(alerts::end_silence(station, call)),
+        Endpoint::AlertRules => Box::pin(alerts::rules(station, call)),
+        Endpoint::AlertRulePut => Box::pin(alerts::put_rule(station, call)),
+        Endpoint::AlertRuleDelete => Box::pin(alerts::delete_rule(station, call)),
         Endpoint::Metrics => Box::pin(fleet::metrics(station, call)),
         Endpoint::Health => Box::pin(async { health(station) }),
     }
@@ -183,7 +191,7 @@ fn health(station: &Station) -> Answer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{Config, Control, Limits};
     use api::user::Grant;
@@ -211,6 +219,19 @@ mod tests {
     }
 
     async fn control(dir: &TempDir) -> Control {
+        control_with(dir, Arc::new(NoStore), vec![]).await
+    }
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    /// A control plane over a directory, with another store and the figures of other stations.
+    pub(crate) async fn control_with(
+        dir: &TempDir,
+        query: Arc<dyn Query>,
+        registries: Vec<prometheus::Registry>,
+    ) -> Control {
+        // Tests here look at rules by hand, at times of their own.
+        let limits = Limits { alerts_every: DAY, ..Limits::default() };
         let at = |name: &str| dir.path().join(name);
         let (key, cert) = (at("ca.key"), at("ca.pem"));
         let authority =
@@ -233,11 +254,12 @@ mod tests {
             evidence: crate::config::Evidence {
                 disk: Arc::new(RealDisk),
                 dir: at("evidence"),
-                key: keys::file::draw(Algorithm::Ed25519).unwrap(),
+                // The same after a restart: the log goes on under it.
+                key: trust::cose::SecretKey::from_random(Algorithm::Ed25519, &[9; 32]).unwrap(),
             },
-            limits: Limits::default(),
+            limits,
         };
-        Control::start(config, Arc::new(NoStore), shards.writers().to_vec(), vec![]).await.unwrap()
+        Control::start(config, query, shards.writers().to_vec(), registries).await.unwrap()
     }
 
     fn director() -> crate::DirectorConfig {

@@ -19,10 +19,12 @@
 //! | [`checkin`] | what a device says that it runs, judged |
 //! | [`inventory`] | what is known of each device: one line of many, one device whole, and its history |
 //! | [`rollouts`] | releases on their way: check-ins, waves, gates, halts, the way back |
+//! | [`alerts`] | what somebody should know of: rules, alerts, silences, who is told |
 //! | `est`, `gateway`, `images`, `fleet`, `query`, `audit` | one group of calls each |
 //!
 //! `docs/api.md` is the contract with callers.
 
+pub mod alerts;
 mod audit;
 pub mod bundle;
 mod call;

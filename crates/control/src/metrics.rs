@@ -67,6 +67,13 @@ pub struct Metrics {
     pub permits: IntCounterVec,
     pub gate_answers: IntCounterVec,
     pub rollouts: IntGaugeVec,
+    pub evidence_behind: IntGauge,
+    pub releases_failing: IntGauge,
+    pub disk_free_percent: IntGauge,
+    pub alerts: IntGaugeVec,
+    pub rule_looks: IntCounterVec,
+    pub rules_failing: IntGaugeVec,
+    pub tellings: IntCounterVec,
     pub violations: IntCounterVec,
 }
 
@@ -108,6 +115,11 @@ impl Metrics {
         let rollouts =
             IntGaugeVec::new(Opts::new("plimsoll_rollouts", "Rollouts, by phase."), &["phase"])?;
         registry.register(Box::new(rollouts.clone()))?;
+        let gauges = |name: &str, help: &str, label: &str| {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok::<_, prometheus::Error>(gauges)
+        };
         let metrics = Self {
             requests: counters(
                 "plimsoll_control_requests_total",
@@ -231,6 +243,38 @@ impl Metrics {
                 &["answer"],
             )?,
             rollouts,
+            evidence_behind: gauge(
+                "plimsoll_evidence_behind",
+                "Events that no durable checkpoint of the evidence log covers yet.",
+            )?,
+            releases_failing: gauge(
+                "plimsoll_control_releases_failing",
+                "1 while the newest look into the vendor's repository failed.",
+            )?,
+            disk_free_percent: gauge(
+                "plimsoll_control_disk_free_percent",
+                "What is free of the disk that the registry is on.",
+            )?,
+            alerts: gauges(
+                "plimsoll_alerts_open",
+                "Alerts that are open, by priority.",
+                "priority",
+            )?,
+            rule_looks: counters(
+                "plimsoll_alert_rule_looks_total",
+                "Times that a rule of alerts was looked at, by outcome.",
+                &["outcome"],
+            )?,
+            rules_failing: gauges(
+                "plimsoll_alert_rule_failing",
+                "1 while a rule of alerts cannot be evaluated.",
+                "rule",
+            )?,
+            tellings: counters(
+                "plimsoll_alert_tellings_total",
+                "Messages to targets of alerts and reports, by outcome.",
+                &["outcome"],
+            )?,
             violations: counters(
                 "plimsoll_invariant_violations_total",
                 "Invariants found broken. Must stay at 0.",
@@ -245,6 +289,15 @@ impl Metrics {
     /// A counter that is not there cannot be told from one that is 0.
     fn begin_at_zero(&self) {
         self.refreshes.with_label_values(&["ok"]);
+        // What a shipped rule of alerts reads is there from the start.
+        for reason in ["bad_token", "bus_full"] {
+            self.refused.with_label_values(&[reason]);
+        }
+        self.permits.with_label_values(&["stuck"]);
+        self.handshakes_failed.with_label_values(&["timeout"]);
+        for outcome in ["delivered", "failed", "given_up", "no_room"] {
+            self.tellings.with_label_values(&[outcome]);
+        }
         for invariant in INVARIANTS {
             self.violations.with_label_values(&[invariant]);
         }
@@ -303,11 +356,21 @@ fn labels(verdict: Verdict) -> [&'static str; 2] {
     }
 }
 
-/// All registries on one page, in Prometheus' text format. Stations share names (`plimsoll_invariant_violations_total`),
-/// and a name may stand on a page once: its samples are put together, and equal ones added up.
+/// All registries on one page, in Prometheus' text format.
 pub fn page<'a>(
     registries: impl IntoIterator<Item = &'a Registry>,
 ) -> Result<Vec<u8>, prometheus::Error> {
+    let families: Vec<MetricFamily> = families(registries).into_values().collect();
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&families, &mut text)?;
+    Ok(text)
+}
+
+/// Stations share names (`plimsoll_invariant_violations_total`), and a name stands here once: its samples are put
+/// together, and equal ones added up.
+pub(crate) fn families<'a>(
+    registries: impl IntoIterator<Item = &'a Registry>,
+) -> BTreeMap<String, MetricFamily> {
     let mut families: BTreeMap<String, MetricFamily> = BTreeMap::new();
     for mut family in registries.into_iter().flat_map(Registry::gather) {
         match families.get_mut(family.name()) {
@@ -317,10 +380,7 @@ pub fn page<'a>(
             }
         }
     }
-    let families: Vec<MetricFamily> = families.into_values().collect();
-    let mut text = Vec::new();
-    TextEncoder::new().encode(&families, &mut text)?;
-    Ok(text)
+    families
 }
 
 fn merge(there: &mut MetricFamily, family: &mut MetricFamily) {

@@ -1,5 +1,6 @@
 //! What a caller is told when there is no answer: problem+json with what was expected and what was found.
 
+use crate::alerts::AlertError;
 use crate::caller::Denied;
 use crate::checkin;
 use crate::director::DirectorError;
@@ -190,6 +191,27 @@ impl From<ChangeError> for Failure {
             }
             ChangeError::NotCovered(error) => error.into(),
             ChangeError::Registry(error) => error.into(),
+        }
+    }
+}
+
+impl From<AlertError> for Failure {
+    fn from(error: AlertError) -> Self {
+        let detail = told(&error);
+        let conflict = |word| Self::new(StatusCode::CONFLICT, word, "not now", &detail);
+        let unknown = |word, title| Self::new(StatusCode::NOT_FOUND, word, title, &detail);
+        match error {
+            AlertError::Unknown(_) => unknown("unknown_alert", "no such alert"),
+            AlertError::UnknownSilence(_) => unknown("unknown_silence", "no such silence"),
+            AlertError::UnknownRule(_) => unknown("unknown_rule", "no such rule"),
+            AlertError::Resolved(_) => conflict("resolved"),
+            AlertError::Ended(_) => conflict("ended"),
+            AlertError::Shipped(_) => conflict("shipped_rule"),
+            AlertError::TooMany { .. } => conflict("too_many"),
+            AlertError::BadRule(_) => {
+                Self::new(StatusCode::BAD_REQUEST, "bad_rule", "this is no rule", detail)
+            }
+            AlertError::Registry(error) => error.into(),
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::principal::{Actor, SITE_TOKEN};
 use crate::rollouts::signals;
 use crate::rollouts::table as rollouts;
 use crate::station::now;
-use crate::{director, images};
+use crate::{alerts, director, images};
 use api::{Ownership, Purpose, Role, Standing};
 use disk::{Disk, RealDisk};
 use evidence::EventError;
@@ -292,6 +292,11 @@ impl Registry {
             })
         });
         step.await.map(|done| done.value)
+    }
+
+    /// Where its file is.
+    pub fn path(&self) -> &Path {
+        &self.0.path
     }
 
     /// What it holds now.
@@ -722,6 +727,7 @@ async fn make_schema(writer: &mut SqliteConnection, path: &Path) -> Result<(), R
         rollouts::SCHEMA,
         inventory::SCHEMA,
         signals::SCHEMA,
+        alerts::table::SCHEMA,
     ];
     for added in schemas {
         sqlx::raw_sql(added).execute(&mut *tx).await.map_err(open)?;

@@ -382,6 +382,11 @@ impl Releases {
         }
     }
 
+    /// Why the newest cycle failed, if it did.
+    pub fn failed(&self) -> Option<String> {
+        self.0.view.load().failed.clone()
+    }
+
     /// The page of `GET /v1/releases`.
     pub fn shown(&self) -> Shown {
         let view = self.0.view.load();

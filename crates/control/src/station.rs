@@ -1,5 +1,6 @@
 //! What every request shares, and how far the station's end has come.
 
+use crate::alerts::Alerts;
 use crate::bundle::Keys;
 use crate::caller::{Caller, Denied};
 use crate::certificate::{CertificateError, Own};
@@ -54,6 +55,7 @@ pub(crate) struct Station {
     pub releases: Releases,
     pub rollouts: Rollouts,
     pub inventory: Inventory,
+    pub alerts: Alerts,
     /// One for each image on its way to a gateway.
     pub blobs: Arc<Semaphore>,
     pub metrics: Metrics,
@@ -117,6 +119,33 @@ impl Station {
         }
         tracing::error!(error = %told(&error), "the registry failed");
         error.into()
+    }
+
+    /// Sets what is looked up when somebody asks.
+    pub fn look_at_metrics(&self) {
+        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.look_at(&self.registry.directory(), self.keys.seal_max);
+        let events = self.registry.events();
+        self.metrics.evidence_events.set(number(events));
+        self.metrics.evidence_behind.set(number(events.saturating_sub(self.ledger.size())));
+        let failing = self.releases.has_repository() && self.releases.failed().is_some();
+        self.metrics.releases_failing.set(i64::from(failing));
+        let phases: Vec<_> = {
+            let book = self.rollouts.book();
+            book.rollouts().map(|(_, live)| live.state().phase.name()).collect()
+        };
+        self.metrics.look_at_rollouts(phases.into_iter());
+        // What cannot be asked stays as it was.
+        if let Ok(disk) = rustix::fs::statvfs(self.registry.path())
+            && disk.f_blocks > 0
+        {
+            self.metrics.disk_free_percent.set(number(disk.f_bavail * 100 / disk.f_blocks));
+        }
+    }
+
+    /// Control's own, and those of the other stations of this process.
+    pub fn metrics_registries(&self) -> impl Iterator<Item = &prometheus::Registry> {
+        std::iter::once(&self.metrics.registry).chain(&self.registries)
     }
 
     pub fn renew_certificate(&self, now: UnixTime) -> Result<bool, CertificateError> {

@@ -1,6 +1,7 @@
 //! Control's promises, through its real listener, registry and bus.
 
 mod access;
+mod alerts;
 mod director;
 mod enrolment;
 mod evidence;
