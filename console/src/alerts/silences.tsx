@@ -1,0 +1,56 @@
+import { useState } from 'react';
+import { Asked, Empty } from '../parts/asked.tsx';
+import { ScopedButton } from '../parts/button.tsx';
+import { Confirm } from '../parts/dialog.tsx';
+import { type Col, Table } from '../parts/table.tsx';
+import { useAsk } from '../site/ask.ts';
+import type { Silence, Silences } from '../site/contract.ts';
+import { Until } from '../words/when.tsx';
+
+export function SilenceTable() {
+  const silences = useAsk<Silences>('/v1/silences');
+  const [ends, setEnds] = useState<Silence>();
+  const cols: Col<Silence>[] = [
+    { head: 'Rule', cell: one => one.rule ?? 'any' },
+    { head: 'Subject', cell: one => one.subject ?? 'any' },
+    { head: 'Why', cell: one => one.reason },
+    { head: 'By', cell: one => one.by, wide: true },
+    { head: 'Ends', cell: one => <Until ms={one.until_ms} /> },
+    {
+      head: 'Now',
+      cell: one => (
+        <ScopedButton scope="alerts.write" kind="quiet" onClick={() => setEnds(one)}>
+          End…
+        </ScopedButton>
+      ),
+    },
+  ];
+  const table = (rows: Silence[] | undefined) => (
+    <Table
+      caption="Silences"
+      cols={cols}
+      rows={rows}
+      rowKey={one => one.id}
+      waiting={2}
+      empty={<Empty title="Nothing is silenced" />}
+    />
+  );
+  return (
+    <Asked of={silences} waiting={table(undefined)}>
+      {answer => (
+        <>
+          {table(answer.silences)}
+          {ends && (
+            <Confirm
+              title="End this silence?"
+              verb="End the silence"
+              says={<p>What it covers is said again from now on.</p>}
+              order={() => ({ path: `/v1/silences/${ends.id}/end` })}
+              onClose={() => setEnds(undefined)}
+            />
+          )}
+        </>
+      )}
+    </Asked>
+  );
+}

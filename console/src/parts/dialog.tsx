@@ -1,0 +1,143 @@
+import { type FormEvent, type ReactNode, useEffect, useId, useRef, useState } from 'react';
+import { type Ordered, useOrder } from '../site/ask.ts';
+import type { Came } from '../site/call.ts';
+import { Until } from '../words/when.tsx';
+import { Button } from './button.tsx';
+import { Icon } from './icon.tsx';
+import { ProblemNote } from './problem.tsx';
+
+/** A modal dialog: the browser's own, which keeps the focus inside, closes by Escape and gives the focus back. */
+export function Dialog({
+  title,
+  onClose,
+  children,
+  wide = false,
+}: {
+  title: string;
+  onClose: () => void;
+  children: ReactNode;
+  wide?: boolean;
+}) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const heading = useId();
+  useEffect(() => {
+    const shown = dialog.current;
+    shown?.showModal();
+    return () => shown?.close();
+  }, []);
+  return (
+    <dialog
+      ref={dialog}
+      className={wide ? 'dialog broad' : 'dialog'}
+      aria-labelledby={heading}
+      onClose={onClose}
+    >
+      <h2 id={heading}>{title}</h2>
+      {children}
+    </dialog>
+  );
+}
+
+/**
+ * Asks before something is done, says what will happen, and stays until it is known what came of it: done, refused, or
+ * waiting for a second person.
+ */
+export function Confirm<T>({
+  title,
+  says,
+  verb,
+  danger = false,
+  typed,
+  order,
+  children,
+  onClose,
+  onDone,
+}: {
+  title: string;
+  /** What will happen, in sentences. */
+  says: ReactNode;
+  verb: string;
+  danger?: boolean;
+  /** What has to be typed before it can be done: for what cannot be undone. */
+  typed?: string;
+  order: () => Ordered;
+  /** Fields of the order. */
+  children?: ReactNode;
+  onClose: () => void;
+  onDone?: (done: T) => void;
+}) {
+  const ordering = useOrder<T>();
+  const [text, setText] = useState('');
+  const [waits, setWaits] = useState<Came<T>>();
+  const name = useId();
+  const isReady = typed === undefined || text === typed;
+
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    if (!isReady || ordering.isPending) return;
+    ordering.mutate(order(), {
+      onSuccess: came => {
+        if ('waits' in came) return setWaits(came);
+        onDone?.(came.done);
+        onClose();
+      },
+    });
+  };
+
+  if (waits && 'waits' in waits) {
+    return (
+      <Dialog title="It waits for a second person" onClose={onClose}>
+        <div className="note info" role="status">
+          <Icon name="approval" />
+          <div>
+            <p>{waits.waits.sentence}</p>
+            <p>
+              Nothing is done yet. Somebody of another role than{' '}
+              {waits.waits.asked_as.replace('_', ' ')} can approve it under Approvals; the request
+              ends <Until ms={waits.waits.until_ms} />.
+            </p>
+          </div>
+        </div>
+        <div className="buttons">
+          <Button kind="main" onClick={onClose}>
+            Close
+          </Button>
+        </div>
+      </Dialog>
+    );
+  }
+  return (
+    <Dialog title={title} onClose={onClose}>
+      <form onSubmit={submit}>
+        <div className="says">{says}</div>
+        {children}
+        {typed !== undefined && (
+          <div className="field">
+            <label htmlFor={name}>
+              Type <code>{typed}</code> to confirm
+            </label>
+            <input
+              id={name}
+              value={text}
+              autoComplete="off"
+              spellCheck={false}
+              onChange={event => setText(event.target.value)}
+            />
+          </div>
+        )}
+        {ordering.error && <ProblemNote error={ordering.error} />}
+        <div className="buttons">
+          <Button onClick={onClose}>Cancel</Button>
+          <Button
+            type="submit"
+            kind={danger ? 'danger' : 'main'}
+            disabled={!isReady}
+            busy={ordering.isPending}
+          >
+            {verb}
+          </Button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}

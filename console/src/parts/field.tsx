@@ -1,0 +1,89 @@
+import { type InputHTMLAttributes, type ReactNode, useId } from 'react';
+
+type Input = Omit<InputHTMLAttributes<HTMLInputElement>, 'onChange' | 'value'>;
+
+export function Field({
+  label,
+  hint,
+  value,
+  onChange,
+  ...rest
+}: { label: string; hint?: ReactNode; value: string; onChange: (value: string) => void } & Input) {
+  const id = useId();
+  return (
+    <div className="field">
+      <label htmlFor={id}>{label}</label>
+      <input
+        id={id}
+        value={value}
+        onChange={event => onChange(event.target.value)}
+        aria-describedby={hint ? `${id}-hint` : undefined}
+        {...rest}
+      />
+      {hint && (
+        <p className="faint" id={`${id}-hint`}>
+          {hint}
+        </p>
+      )}
+    </div>
+  );
+}
+
+export function Choice({
+  label,
+  value,
+  options,
+  onChange,
+  className = '',
+}: {
+  label: string;
+  value: string;
+  /** What is sent, and how it reads. */
+  options: [value: string, shown: string][];
+  onChange: (value: string) => void;
+  className?: string;
+}) {
+  const id = useId();
+  return (
+    <div className={`field ${className}`}>
+      <label htmlFor={id}>{label}</label>
+      <select id={id} value={value} onChange={event => onChange(event.target.value)}>
+        {options.map(([sent, shown]) => (
+          <option key={sent} value={sent}>
+            {shown}
+          </option>
+        ))}
+      </select>
+    </div>
+  );
+}
+
+/** A few values of which some are chosen. */
+export function Checks<T extends string>({
+  legend,
+  hint,
+  options,
+  chosen,
+  onChange,
+}: {
+  legend: string;
+  hint?: ReactNode;
+  options: { value: T; shown: ReactNode }[];
+  chosen: T[];
+  onChange: (chosen: T[]) => void;
+}) {
+  const toggle = (value: T) =>
+    onChange(chosen.includes(value) ? chosen.filter(one => one !== value) : [...chosen, value]);
+  return (
+    <fieldset className="checks">
+      <legend>{legend}</legend>
+      {hint && <p className="faint">{hint}</p>}
+      {options.map(({ value, shown }) => (
+        <label key={value}>
+          <input type="checkbox" checked={chosen.includes(value)} onChange={() => toggle(value)} />
+          <span>{shown}</span>
+        </label>
+      ))}
+    </fieldset>
+  );
+}

@@ -1,0 +1,20 @@
+import type { ReactNode } from 'react';
+
+/** What may be wider or higher than its place. It scrolls, and can be reached by keyboard (WCAG 2.1.1). */
+export function Scrolls({
+  label,
+  tall = false,
+  children,
+}: {
+  label: string;
+  tall?: boolean;
+  children: ReactNode;
+}) {
+  return (
+    // biome-ignore lint/a11y/useSemanticElements: a fieldset is for what one fills in.
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls.
+    <div className={tall ? 'scrolls tall' : 'scrolls'} role="group" aria-label={label} tabIndex={0}>
+      {children}
+    </div>
+  );
+}

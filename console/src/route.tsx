@@ -1,0 +1,98 @@
+/**
+ * Where one is: `/console/PAGE/NAME?…`. A page's filter stands in the address, so that a link says what its sender saw
+ * and the way back leads where one came from.
+ */
+
+import {
+  type AnchorHTMLAttributes,
+  type MouseEvent,
+  useCallback,
+  useSyncExternalStore,
+} from 'react';
+
+export interface Place {
+  page: string;
+  /** What the page is about: a device's or rollout's id. */
+  name: string | undefined;
+  query: URLSearchParams;
+}
+
+const BASE = '/console/';
+
+export function placeOf(path: string, search: string): Place {
+  const parts = (path.startsWith(BASE) ? path.slice(BASE.length) : '').split('/').filter(Boolean);
+  return {
+    page: parts[0] ?? 'fleet',
+    name: parts.length > 1 ? parts.slice(1).map(decodeURIComponent).join('/') : undefined,
+    query: new URLSearchParams(search),
+  };
+}
+
+export function pathTo(
+  page: string,
+  name?: string,
+  query?: Record<string, string | undefined>,
+): string {
+  const path = BASE + page + (name === undefined ? '' : `/${encodeURIComponent(name)}`);
+  const set = new URLSearchParams();
+  for (const [key, value] of Object.entries(query ?? {})) if (value) set.set(key, value);
+  return set.size > 0 ? `${path}?${set}` : path;
+}
+
+const MOVED = 'plimsoll-moved';
+
+export function go(path: string, { replace = false } = {}) {
+  if (path === location.pathname + location.search) return;
+  history[replace ? 'replaceState' : 'pushState'](null, '', path);
+  dispatchEvent(new Event(MOVED));
+}
+
+function watch(moved: () => void): () => void {
+  addEventListener('popstate', moved);
+  addEventListener(MOVED, moved);
+  return () => {
+    removeEventListener('popstate', moved);
+    removeEventListener(MOVED, moved);
+  };
+}
+
+let last: { href: string; place: Place } | undefined;
+
+function here(): Place {
+  const href = location.pathname + location.search;
+  if (last?.href !== href) last = { href, place: placeOf(location.pathname, location.search) };
+  return last.place;
+}
+
+export function usePlace(): Place {
+  return useSyncExternalStore(watch, here);
+}
+
+/** Changes some of the query and keeps the rest. Typing replaces the address, so that the way back stays short. */
+export function useQueryText(): (set: Record<string, string | undefined>) => void {
+  return useCallback(set => {
+    const query = new URLSearchParams(location.search);
+    for (const [key, value] of Object.entries(set)) {
+      if (value) query.set(key, value);
+      else query.delete(key);
+    }
+    const text = query.toString();
+    go(location.pathname + (text ? `?${text}` : ''), { replace: true });
+  }, []);
+}
+
+export function Link({
+  to,
+  onClick,
+  ...rest
+}: { to: string } & AnchorHTMLAttributes<HTMLAnchorElement>) {
+  const follow = (event: MouseEvent<HTMLAnchorElement>) => {
+    onClick?.(event);
+    const isPlain =
+      event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;
+    if (event.defaultPrevented || !isPlain) return;
+    event.preventDefault();
+    go(to);
+  };
+  return <a href={to} onClick={follow} {...rest} />;
+}
