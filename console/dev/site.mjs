@@ -12,7 +12,7 @@ import { createServer } from 'node:http';
 import { extname, join } from 'node:path';
 
 const PORT = Number(process.argv[2] ?? 18990);
-const DIST = new URL('../dist/', import.meta.url).pathname;
+const DIST = new URL('../dist/site/', import.meta.url).pathname;
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
 const START = Date.now();

@@ -86,6 +86,7 @@ export function AlertsPage() {
   ];
   const table = (rows: Alert[] | undefined) => (
     <Table
+      stacks
       caption="Alerts, worst first"
       cols={cols}
       rows={rows}

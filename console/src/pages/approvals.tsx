@@ -113,6 +113,7 @@ export function ApprovalsPage() {
     none: string,
   ) => (
     <Table
+      stacks
       caption={caption}
       cols={cols}
       rows={rows}

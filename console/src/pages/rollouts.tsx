@@ -55,6 +55,7 @@ export function RolloutsPage() {
         of={rollouts}
         waiting={
           <Table
+            stacks
             caption="Rollouts"
             cols={COLS}
             rows={undefined}
@@ -66,6 +67,7 @@ export function RolloutsPage() {
       >
         {answer => (
           <Table
+            stacks
             caption="Rollouts"
             cols={COLS}
             rows={answer.rollouts}

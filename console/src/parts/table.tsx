@@ -20,6 +20,7 @@ export function Table<Row>({
   empty,
   waiting = 0,
   marked,
+  stacks = false,
 }: {
   caption: string;
   cols: Col<Row>[];
@@ -29,25 +30,29 @@ export function Table<Row>({
   /** How many rows to hold place for until they come. */
   waiting?: number;
   marked?: (row: Row) => boolean;
+  /** On a narrow screen, a row becomes a card: for rows that one acts upon. */
+  stacks?: boolean;
 }) {
   if (rows?.length === 0) return <>{empty}</>;
   const classOf = (col: Col<Row>) =>
     [col.num && 'num right', col.wide && 'wide', col.className].filter(Boolean).join(' ') ||
     undefined;
+  // A table that is laid out as cards would be no table for a screen reader, if its parts did not say what they are.
+  const role = (role: string) => (stacks ? { role } : {});
   return (
     <Scrolls label={caption}>
-      <table className="table">
+      <table className={stacks ? 'table stacks' : 'table'} {...role('table')}>
         <caption className="unseen">{caption}</caption>
-        <thead>
-          <tr>
+        <thead {...role('rowgroup')}>
+          <tr {...role('row')}>
             {cols.map(col => (
-              <th key={col.head} scope="col" className={classOf(col)}>
+              <th key={col.head} scope="col" {...role('columnheader')} className={classOf(col)}>
                 {col.head}
               </th>
             ))}
           </tr>
         </thead>
-        <tbody>
+        <tbody {...role('rowgroup')}>
           {rows === undefined
             ? Array.from({ length: waiting }, (_, i) => (
                 // biome-ignore lint/suspicious/noArrayIndexKey: the rows are alike and never move.
@@ -60,9 +65,18 @@ export function Table<Row>({
                 </tr>
               ))
             : rows.map(row => (
-                <tr key={rowKey(row)} className={marked?.(row) ? 'marked' : undefined}>
+                <tr
+                  key={rowKey(row)}
+                  className={marked?.(row) ? 'marked' : undefined}
+                  {...role('row')}
+                >
                   {cols.map(col => (
-                    <td key={col.head} className={classOf(col)}>
+                    <td
+                      key={col.head}
+                      className={classOf(col)}
+                      data-head={stacks ? col.head : undefined}
+                      {...role('cell')}
+                    >
                       {col.cell(row)}
                     </td>
                   ))}

@@ -72,6 +72,7 @@ export function TokensPanel() {
   ];
   const table = (rows: Token[] | undefined) => (
     <Table
+      stacks
       caption="Tokens"
       cols={cols}
       rows={rows}

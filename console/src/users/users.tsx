@@ -98,6 +98,7 @@ export function UsersPanel() {
   ];
   const table = (rows: User[] | undefined) => (
     <Table
+      stacks
       caption="People"
       cols={cols}
       rows={rows}
