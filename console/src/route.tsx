@@ -9,35 +9,9 @@ import {
   useCallback,
   useSyncExternalStore,
 } from 'react';
+import { type Place, placeOf } from './place.ts';
 
-export interface Place {
-  page: string;
-  /** What the page is about: a device's or rollout's id. */
-  name: string | undefined;
-  query: URLSearchParams;
-}
-
-const BASE = '/console/';
-
-export function placeOf(path: string, search: string): Place {
-  const parts = (path.startsWith(BASE) ? path.slice(BASE.length) : '').split('/').filter(Boolean);
-  return {
-    page: parts[0] ?? 'fleet',
-    name: parts.length > 1 ? parts.slice(1).map(decodeURIComponent).join('/') : undefined,
-    query: new URLSearchParams(search),
-  };
-}
-
-export function pathTo(
-  page: string,
-  name?: string,
-  query?: Record<string, string | undefined>,
-): string {
-  const path = BASE + page + (name === undefined ? '' : `/${encodeURIComponent(name)}`);
-  const set = new URLSearchParams();
-  for (const [key, value] of Object.entries(query ?? {})) if (value) set.set(key, value);
-  return set.size > 0 ? `${path}?${set}` : path;
-}
+export { pathTo } from './place.ts';
 
 const MOVED = 'plimsoll-moved';
 

@@ -382,7 +382,7 @@ function AsTable({
                 </thead>
                 <tbody>
                   {rows.map(row => (
-                    <tr key={row.at}>
+                    <tr key={row.at} data-at={row.at} data-value={row.value}>
                       <td className="num">{local(row.at)}</td>
                       <td className="num right">{measured(row.value, unit)}</td>
                     </tr>

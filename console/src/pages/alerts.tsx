@@ -1,5 +1,6 @@
 import { useState } from 'react';
 import { Acknowledge, SilenceFirst } from '../alerts/answer.tsx';
+import { worstFirst } from '../alerts/order.ts';
 import { SilenceTable } from '../alerts/silences.tsx';
 import { SubjectLink } from '../evidence/event-table.tsx';
 import { Asked, Empty } from '../parts/asked.tsx';
@@ -147,20 +148,6 @@ export function AlertsPage() {
       )}
       {silences && <SilenceFirst alert={silences} onClose={() => setSilences(undefined)} />}
     </Page>
-  );
-}
-
-const STATE_ORDER = ['firing', 'acknowledged', 'resolved'];
-
-/** Firing before acknowledged before resolved; within each by priority, the newest first. */
-export function worstFirst(alerts: Alert[]): Alert[] {
-  return alerts.toSorted(
-    (a, b) =>
-      STATE_ORDER.indexOf(a.state) - STATE_ORDER.indexOf(b.state) ||
-      (a.state === 'resolved'
-        ? 0
-        : PRIORITIES.indexOf(a.priority) - PRIORITIES.indexOf(b.priority)) ||
-      b.since_ms - a.since_ms,
   );
 }
 

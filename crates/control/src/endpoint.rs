@@ -165,6 +165,11 @@ endpoints! {
     AlertRulePut = "alert_rule_put", Post "/v1/alert-rules", Whole(Scope::SettingsWrite);
     AlertRuleDelete = "alert_rule_delete", Post "/v1/alert-rules/{id}/delete", Whole(Scope::SettingsWrite);
 
+    Console = "console", Get "/", Public;
+    /// A page of it, by its address.
+    ConsolePage = "console_page", Get "/console/{*name}", Public;
+    ConsoleFile = "console_file", Get "/assets/{name}", Public;
+
     Metrics = "metrics", Get "/metrics", Whole(Scope::MetricsRead);
     Health = "health", Get "/healthz", Public;
 }

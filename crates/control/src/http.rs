@@ -8,7 +8,7 @@ use crate::principal::Principal;
 use crate::problem::Failure;
 use crate::rollouts::call as rollouts;
 use crate::station::{Station, now};
-use crate::{alerts, audit, est, fleet, gateway, images, people, query};
+use crate::{alerts, audit, console, est, fleet, gateway, images, people, query};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
@@ -178,6 +178,9 @@ fn carry_out<'a>(
         Endpoint::AlertRules => Box::pin(alerts::rules(station, call)),
         Endpoint::AlertRulePut => Box::pin(alerts::put_rule(station, call)),
         Endpoint::AlertRuleDelete => Box::pin(alerts::delete_rule(station, call)),
+        Endpoint::Console | Endpoint::ConsolePage | Endpoint::ConsoleFile => {
+            Box::pin(async move { console::console(&call) })
+        }
         Endpoint::Metrics => Box::pin(fleet::metrics(station, call)),
         Endpoint::Health => Box::pin(async { health(station) }),
     }

@@ -21,6 +21,7 @@
 //! | [`rollouts`] | releases on their way: check-ins, waves, gates, halts, the way back |
 //! | [`alerts`] | what somebody should know of: rules, alerts, silences, who is told |
 //! | `est`, `gateway`, `images`, `fleet`, `query`, `audit` | one group of calls each |
+//! | `console` | the web console's files, compiled in |
 //!
 //! `docs/api.md` is the contract with callers.
 
@@ -32,6 +33,7 @@ pub mod caller;
 mod certificate;
 pub mod checkin;
 pub mod config;
+mod console;
 pub mod director;
 pub mod directory;
 mod driver;

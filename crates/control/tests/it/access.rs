@@ -76,6 +76,7 @@ fn each_machine_may_call_what_it_is_for_and_nothing_else() {
     for endpoint in Endpoint::ALL.iter().copied() {
         let expected = match endpoint {
             Endpoint::CaCerts | Endpoint::SealCaCerts | Endpoint::Health => Access::Public,
+            Endpoint::Console | Endpoint::ConsolePage | Endpoint::ConsoleFile => Access::Public,
             Endpoint::Enroll | Endpoint::Reenroll => Access::Enrol,
             Endpoint::SealEnroll | Endpoint::SealReenroll => Access::Enrol,
             Endpoint::Bundle | Endpoint::Uplink | Endpoint::CheckIn => Access::Gateway,

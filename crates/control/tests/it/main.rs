@@ -2,6 +2,7 @@
 
 mod access;
 mod alerts;
+mod console;
 mod director;
 mod enrolment;
 mod evidence;

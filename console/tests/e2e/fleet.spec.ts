@@ -1,0 +1,79 @@
+import { call, expect, SITE, test } from './site.ts';
+
+test('the fleet is who is enrolled, with what each runs', async ({ console: page }) => {
+  const grid = page.getByRole('grid', { name: 'Devices' });
+  await expect(grid.getByRole('row')).toHaveCount(4);
+  for (const id of ['gw-1', 'host-1', 'replay-1']) {
+    const row = grid.getByRole('row').filter({ hasText: id });
+    await expect(row).toContainText('enrolled');
+  }
+  await expect(grid.getByRole('row').filter({ hasText: 'host-1' })).toContainText('pump-app');
+  await expect(page.getByText('3 devices')).toBeVisible();
+});
+
+test('search and filter are control’s, and stand in the address', async ({ console: page }) => {
+  const grid = page.getByRole('grid', { name: 'Devices' });
+  await expect(grid.getByRole('row')).toHaveCount(4);
+  await page.keyboard.press('/');
+  await page.keyboard.type('REPLAY');
+  await expect(grid.getByRole('row')).toHaveCount(2);
+  await expect(page).toHaveURL(/search=REPLAY/);
+  await page.getByLabel('Search devices by id or serial number').fill('');
+  await page
+    .getByRole('group', { name: 'Role' })
+    .getByRole('button', { name: /gateway/ })
+    .click();
+  await expect(grid.getByRole('row')).toHaveCount(2);
+  await expect(grid).toContainText('gw-1');
+  await page.reload();
+  await expect(grid.getByRole('row')).toHaveCount(2);
+  await page.getByRole('button', { name: 'Clear the filter' }).click();
+  await expect(grid.getByRole('row')).toHaveCount(4);
+});
+
+test('nothing found is said, and what to do', async ({ console: page }) => {
+  await page.getByLabel('Search devices by id or serial number').fill('no such device');
+  await expect(page.getByText('No device is like this')).toBeVisible();
+});
+
+test('a serial number that is listed shows without a reload', async ({ console: page }) => {
+  const grid = page.getByRole('grid', { name: 'Devices' });
+  await expect(grid).toContainText('host-1');
+  const serial = `listed-${Date.now()}`;
+  expect(
+    (await call('POST', '/v1/ownership', { serial, role: 'device', zone: 'hall' })).status,
+  ).toBe(200);
+  await expect(grid.getByRole('row').filter({ hasText: serial })).toContainText('listed');
+});
+
+test('from the keyboard alone: to a device and back', async ({ console: page }) => {
+  await expect(page.getByRole('grid')).toContainText('host-1');
+  await page.locator('body').focus();
+  await page.keyboard.press('Tab');
+  await expect(page.getByRole('button', { name: 'Skip to the page' })).toBeFocused();
+  await page.keyboard.press('Enter');
+  await expect(page.getByRole('main')).toBeFocused();
+  const first = page.getByRole('grid').locator('[data-at="0"]');
+  for (
+    let n = 0;
+    n < 60 && !(await first.evaluate(row => row === document.activeElement));
+    n += 1
+  ) {
+    await page.keyboard.press('Tab');
+  }
+  await expect(first).toBeFocused();
+  await page.keyboard.press('ArrowDown');
+  await expect(page.getByRole('grid').locator('[data-at="1"]')).toBeFocused();
+  const id = await page.getByRole('grid').locator('[data-at="1"] a').innerText();
+  await page.keyboard.press('Enter');
+  await expect(page.getByRole('heading', { name: id, level: 1 })).toBeFocused();
+  await page.keyboard.press('g');
+  await page.keyboard.press('r');
+  await expect(page.getByRole('heading', { name: 'Rollouts', level: 1 })).toBeFocused();
+  await page.keyboard.press('?');
+  await expect(page.getByRole('dialog', { name: 'Keys' })).toBeVisible();
+  await page.keyboard.press('Escape');
+  await expect(page.getByRole('dialog')).toHaveCount(0);
+  await page.goBack();
+  await expect(page).toHaveURL(`${SITE}/console/devices/${id}`);
+});

@@ -1,0 +1,107 @@
+/** The site that the tests look at: its command line, its API under the site's token, and a browser that is signed in. */
+
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { request as httpsRequest } from 'node:https';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { test as base, expect, type Page } from '@playwright/test';
+
+export const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
+export const PLIMSOLL = process.env.PLIMSOLL ?? join(ROOT, 'target/debug/plimsoll');
+export const BASE = Number(process.env.PORT_BASE ?? 19800);
+export const SITE = `https://127.0.0.1:${BASE}`;
+
+export const ADMIN = { user: 'anna', password: 'a plain long password' };
+export const VIEWER = { user: 'vera', password: 'another long password' };
+
+export const data = () => process.env.PLIMSOLL_DATA ?? '';
+const token = () => readFileSync(join(data(), 'site/api.token'), 'utf8').trim();
+
+/** The command line, as a person has it. */
+export function plimsoll(...args: string[]): string {
+  return execFileSync(PLIMSOLL, args, {
+    cwd: ROOT,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+}
+
+export function queried(sql: string): Record<string, unknown>[] {
+  return JSON.parse(plimsoll('query', '--data', data(), '--format', 'json', sql));
+}
+
+interface Answer {
+  status: number;
+  body: unknown;
+}
+
+/** A call under the site's token. */
+export function call(method: string, path: string, body?: unknown): Promise<Answer> {
+  return new Promise((done, failed) => {
+    const sent = body === undefined ? undefined : JSON.stringify(body);
+    const asked = httpsRequest(
+      SITE + path,
+      {
+        method,
+        // The site's authority is its own; what is tested here is not TLS.
+        rejectUnauthorized: false,
+        headers: {
+          Authorization: `Bearer ${token()}`,
+          ...(sent ? { 'Content-Type': 'application/json' } : {}),
+        },
+      },
+      answer => {
+        let text = '';
+        answer.setEncoding('utf8');
+        answer.on('data', part => {
+          text += part;
+        });
+        answer.on('end', () => {
+          done({ status: answer.statusCode ?? 0, body: text ? JSON.parse(text) : undefined });
+        });
+      },
+    );
+    asked.on('error', failed);
+    asked.end(sent);
+  });
+}
+
+/** The people of the tests. */
+export async function firstUser() {
+  const people = [
+    { ...ADMIN, roles: ['administrator', 'releaser', 'security_officer'] },
+    { ...VIEWER, roles: ['viewer'] },
+  ];
+  for (const { user, password, roles } of people) {
+    const grants = roles.map(role => ({ role }));
+    const answer = await call('POST', '/v1/users', { name: user, password, grants });
+    if (answer.status >= 300) throw new Error(`making ${user}: ${JSON.stringify(answer)}`);
+  }
+}
+
+export async function signIn(page: Page, who = ADMIN, at = '/') {
+  await page.goto(SITE + at);
+  await page.getByLabel('User').fill(who.user);
+  await page.getByLabel('Password').fill(who.password);
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await expect(page.getByRole('navigation', { name: 'Pages' })).toBeAttached();
+}
+
+/** A page of somebody who is signed in. What the browser complains of fails the test. */
+export const test = base.extend<{ console: Page }>({
+  console: async ({ page }, use) => {
+    const complaints: string[] = [];
+    page.on('pageerror', error => complaints.push(String(error)));
+    page.on('console', message => {
+      if (message.type() === 'error') complaints.push(message.text());
+    });
+    await signIn(page);
+    // Before anybody is signed in, to be told so is no fault.
+    complaints.length = 0;
+    await use(page);
+    expect(complaints).toEqual([]);
+  },
+});
+
+export { expect };
