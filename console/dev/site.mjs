@@ -708,6 +708,52 @@ const ANSWERS = [
           ],
     }),
   ],
+  [
+    /^\/v1\/alert-rules$/,
+    () => ({
+      rules: [
+        [
+          'gateway-silent',
+          'critical',
+          'Gateway {subject} has not been heard for {value} ms.',
+          'operator',
+        ],
+        ['rollout-halted', 'warning', '{subject} halted.', 'releaser'],
+        ['invariant-broken', 'critical', 'Invariant {subject} did not hold.', 'security_officer'],
+      ].map(([id, priority, sentence, owner]) => ({
+        id,
+        priority,
+        sentence,
+        owner,
+        every_ms: 15_000,
+        enabled: true,
+      })),
+      states: {
+        'gateway-silent': {
+          shipped: true,
+          changed: false,
+          looked_at_ms: Date.now() - 4_000,
+          pending: 0,
+          open: 1,
+        },
+        'rollout-halted': {
+          shipped: true,
+          changed: false,
+          looked_at_ms: Date.now() - 9_000,
+          pending: 0,
+          open: 0,
+        },
+        'invariant-broken': {
+          shipped: true,
+          changed: true,
+          looked_at_ms: Date.now() - 2_000,
+          trouble: 'the store did not answer within 2 s',
+          pending: 0,
+          open: 0,
+        },
+      },
+    }),
+  ],
   [/^\/v1\/approvals$/, (_, query) => approvals(query)],
   [
     /^\/v1\/users$/,

@@ -5,24 +5,31 @@ import { Confirm } from '../parts/dialog.tsx';
 import { type Col, Table } from '../parts/table.tsx';
 import { useAsk } from '../site/ask.ts';
 import type { Silence, Silences } from '../site/contract.ts';
-import { Until } from '../words/when.tsx';
+import { Until, useNow } from '../words/when.tsx';
 
 export function SilenceTable() {
   const silences = useAsk<Silences>('/v1/silences');
+  const now = useNow();
   const [ends, setEnds] = useState<Silence>();
   const cols: Col<Silence>[] = [
     { head: 'Rule', cell: one => one.rule ?? 'any' },
     { head: 'Subject', cell: one => one.subject ?? 'any' },
     { head: 'Why', cell: one => one.reason },
     { head: 'By', cell: one => one.by, wide: true },
-    { head: 'Ends', cell: one => <Until ms={one.until_ms} /> },
+    {
+      head: 'Ends',
+      cell: one => (isOver(one, now) ? 'over' : <Until ms={one.until_ms} />),
+    },
     {
       head: 'Now',
-      cell: one => (
-        <ScopedButton scope="alerts.write" kind="quiet" onClick={() => setEnds(one)}>
-          End…
-        </ScopedButton>
-      ),
+      cell: one =>
+        isOver(one, now) ? (
+          ''
+        ) : (
+          <ScopedButton scope="alerts.write" kind="quiet" onClick={() => setEnds(one)}>
+            End…
+          </ScopedButton>
+        ),
     },
   ];
   const table = (rows: Silence[] | undefined) => (
@@ -53,4 +60,8 @@ export function SilenceTable() {
       )}
     </Asked>
   );
+}
+
+function isOver(silence: Silence, now: number): boolean {
+  return silence.ended_at_ms !== undefined || silence.until_ms <= now;
 }

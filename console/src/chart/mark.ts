@@ -25,6 +25,8 @@ function labelOf({ kind, sentence, detail }: Moment): string {
   const word = (name: string) =>
     typeof detail?.[name] === 'string' ? String(detail[name]) : undefined;
   const version = word('version') ?? (kind === 'firmware' ? word('to') : undefined);
-  if (version) return [word('product'), version].filter(Boolean).join(' ');
+  // What is on trial may still go back.
+  const boot = word('boot') === 'confirmed' ? undefined : word('boot');
+  if (version) return [word('product'), version, boot].filter(Boolean).join(' ');
   return sentence.length > 28 ? `${sentence.slice(0, 27)}…` : sentence;
 }

@@ -2,6 +2,7 @@ import { useInfiniteQuery } from '@tanstack/react-query';
 import { useState } from 'react';
 import { Asked, Empty, Lines } from '../parts/asked.tsx';
 import { Button } from '../parts/button.tsx';
+import { Concerns } from '../parts/concerns.tsx';
 import { Choice } from '../parts/field.tsx';
 import { Icon, type IconName } from '../parts/icon.tsx';
 import { Panel } from '../parts/page.tsx';
@@ -77,9 +78,11 @@ export function History({ device }: { device: string }) {
       <Asked of={history} waiting={<Lines n={6} />}>
         {({ pages }) => {
           const moments = pages.flatMap(page => page.moments).reverse();
-          if (moments.length === 0) return <Empty title="Nothing of this kind in this time" />;
+          const missing = [...new Set(pages.flatMap(page => page.missing ?? []))];
           return (
             <>
+              <Concerns of={missing} />
+              {moments.length === 0 && <Empty title="Nothing of this kind in this time" />}
               {history.hasNextPage && (
                 <p className="more">
                   <Button busy={history.isFetchingNextPage} onClick={() => history.fetchNextPage()}>

@@ -1,6 +1,7 @@
 import { useState } from 'react';
 import { Acknowledge, SilenceFirst } from '../alerts/answer.tsx';
 import { worstFirst } from '../alerts/order.ts';
+import { RuleTable } from '../alerts/rules.tsx';
 import { SilenceTable } from '../alerts/silences.tsx';
 import { SubjectLink } from '../evidence/event-table.tsx';
 import { Asked, Empty } from '../parts/asked.tsx';
@@ -19,10 +20,11 @@ import { Ago, Until, When } from '../words/when.tsx';
 const PAGE = 200;
 
 const STATES: [string, string][] = [
-  ['', 'All'],
+  ['', 'Open'],
   ['firing', 'Firing'],
   ['acknowledged', 'Acknowledged'],
   ['resolved', 'Resolved'],
+  ['all', 'All'],
 ];
 
 /** What somebody should know of, worst first. */
@@ -31,7 +33,8 @@ export function AlertsPage() {
   const set = useQueryText();
   const state = query.get('state') ?? '';
   const priority = query.get('priority') ?? '';
-  const alerts = useAsk<Alerts>(withQuery('/v1/alerts', { state, priority, limit: PAGE }), {
+  const asked = state === 'all' ? '' : state || 'open';
+  const alerts = useAsk<Alerts>(withQuery('/v1/alerts', { state: asked, priority, limit: PAGE }), {
     keeps: true,
   });
   const [acknowledges, setAcknowledges] = useState<Alert>();
@@ -142,6 +145,9 @@ export function AlertsPage() {
       </Asked>
       <Panel title="Silences">
         <SilenceTable />
+      </Panel>
+      <Panel title="Rules">
+        <RuleTable />
       </Panel>
       {acknowledges && (
         <Acknowledge alert={acknowledges} onClose={() => setAcknowledges(undefined)} />

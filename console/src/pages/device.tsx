@@ -4,9 +4,10 @@ import { History } from '../device/history.tsx';
 import { Asked, Empty, Lines } from '../parts/asked.tsx';
 import { Badge, StandingBadge, type Tone } from '../parts/badge.tsx';
 import { CopyButton, ScopedButton } from '../parts/button.tsx';
+import { Concerns } from '../parts/concerns.tsx';
 import { Confirm } from '../parts/dialog.tsx';
 import { Field } from '../parts/field.tsx';
-import { Icon, type IconName } from '../parts/icon.tsx';
+import type { IconName } from '../parts/icon.tsx';
 import { Facts, Page, Panel } from '../parts/page.tsx';
 import { type Col, Table } from '../parts/table.tsx';
 import { Link, pathTo } from '../route.tsx';
@@ -49,7 +50,7 @@ export function DevicePage({ id }: { id: string }) {
       }
       actions={line && <Actions standing={line.standing} ask={setAsks} />}
     >
-      {device.data && <Concerns of={device.data.concerns} />}
+      <Concerns of={device.data?.concerns} />
       <Charts device={id} />
       <div className="halves">
         <Panel title="Runs">
@@ -80,20 +81,6 @@ export function DevicePage({ id }: { id: string }) {
         <AskFirst id={id} act={asks} group={line.group} onClose={() => setAsks(undefined)} />
       )}
     </Page>
-  );
-}
-
-function Concerns({ of }: { of: string[] }) {
-  if (of.length === 0) return null;
-  return (
-    <div className="note warn">
-      <Icon name="warn" />
-      <ul>
-        {of.map(concern => (
-          <li key={concern}>{concern}</li>
-        ))}
-      </ul>
-    </div>
   );
 }
 

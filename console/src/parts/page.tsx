@@ -1,6 +1,9 @@
 import { type ReactNode, useEffect, useRef } from 'react';
 import { useMe } from '../site/me.tsx';
 
+/** The page that was shown last; none: the console has only been opened, and the focus is the browser's to place. */
+let before: string | undefined;
+
 /** A page's head. The heading takes the focus when one comes to it, so that a screen reader says where one is. */
 export function Page({
   title,
@@ -20,9 +23,9 @@ export function Page({
   useEffect(() => {
     document.title = `${title} – ${site} – Plimsoll`;
   }, [title, site]);
-  // biome-ignore lint/correctness/useExhaustiveDependencies: another title is another page.
   useEffect(() => {
-    heading.current?.focus({ preventScroll: true });
+    if (before !== undefined && before !== title) heading.current?.focus({ preventScroll: true });
+    before = title;
   }, [title]);
   return (
     <div className={`page ${className}`}>

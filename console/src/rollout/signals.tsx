@@ -1,6 +1,7 @@
 import { lazy, Suspense } from 'react';
 import { Asked, Empty, Lines } from '../parts/asked.tsx';
 import { Badge } from '../parts/badge.tsx';
+import { Concerns } from '../parts/concerns.tsx';
 import { Panel } from '../parts/page.tsx';
 import { type Col, Table } from '../parts/table.tsx';
 import { useAsk } from '../site/ask.ts';
@@ -43,8 +44,10 @@ export function Signals({ rollout }: { rollout: Rollout }) {
         }
       >
         <Asked of={signals} waiting={<div className="pairs">{[0, 1].map(awaited)}</div>}>
-          {({ compared }) =>
-            compared.length === 0 ? (
+          {({ compared, missing }) =>
+            compared.length === 0 && missing?.length ? (
+              <Concerns of={missing} />
+            ) : compared.length === 0 ? (
               <Empty title="Nothing to compare yet">
                 <p>
                   Once a device of the cohort runs the release, its means stand beside those of the

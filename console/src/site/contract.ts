@@ -157,6 +157,8 @@ export interface Moment {
 export interface History {
   device: string;
   moments: Moment[];
+  /** What could not be asked, each in a sentence. */
+  missing?: string[];
   next?: string;
 }
 
@@ -247,6 +249,7 @@ export interface Rollout {
 
 export interface Rollouts {
   rollouts: Rollout[];
+  next?: string;
 }
 
 export interface RolloutDevice {
@@ -269,6 +272,7 @@ export interface AskedSignal {
   within: boolean;
 }
 
+/** Means of a minute, or of as many as make a line of at most 720 points. */
 export type ComparedPoint = [minute_ms: number, having: number | null, others: number | null];
 
 export interface ComparedSeries {
@@ -280,6 +284,8 @@ export interface ComparedSeries {
 export interface RolloutSignals {
   asked: AskedSignal[];
   compared: ComparedSeries[];
+  /** What could not be asked, each in a sentence. */
+  missing?: string[];
 }
 
 export const PRIORITIES = ['critical', 'warning', 'notice'] as const;
@@ -321,6 +327,8 @@ export interface Silence extends NewSilence {
   id: number;
   by: string;
   at_ms: number;
+  /** Somebody ended it before its time. */
+  ended_at_ms?: number;
 }
 
 export interface Silences {
@@ -335,11 +343,23 @@ export interface Rule {
   every_ms: number;
   escalate_after_ms?: number;
   runbook?: string;
+  owner?: UserRole;
   enabled: boolean;
+}
+
+export interface RuleState {
+  shipped: boolean;
+  changed: boolean;
+  looked_at_ms?: number;
+  /** It cannot be evaluated: why. */
+  trouble?: string;
+  pending: number;
+  open: number;
 }
 
 export interface Rules {
   rules: Rule[];
+  states: Record<string, RuleState>;
 }
 
 export interface ReportedRollout {

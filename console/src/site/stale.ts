@@ -9,7 +9,7 @@ const PATHS: Record<Exclude<ChangeKind, 'reset'>, string[]> = {
   device: ['/v1/devices', '/v1/inventory', '/v1/events'],
   rollout: ['/v1/rollouts', '/v1/events'],
   release: ['/v1/releases', '/v1/events'],
-  alert: ['/v1/alerts', '/v1/silences'],
+  alert: ['/v1/alerts', '/v1/alert-rules', '/v1/silences'],
   user: ['/v1/users', '/v1/tokens', '/v1/session', '/v1/sites'],
   approval: ['/v1/approvals', '/v1/events'],
   seen: ['/v1/devices', '/v1/inventory'],

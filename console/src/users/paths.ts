@@ -8,9 +8,9 @@ export const paths = {
   password: (name: string) => `${user(name)}/password`,
   disable: (name: string) => `${user(name)}/disable`,
   enable: (name: string) => `${user(name)}/enable`,
-  endSessions: (name: string) => `${user(name)}/end-sessions`,
+  sessions: (name: string) => `${user(name)}/sessions`,
   tokens: '/v1/tokens',
-  revokeToken: (id: string) => `/v1/tokens/${encodeURIComponent(id)}/revoke`,
+  token: (id: string) => `/v1/tokens/${encodeURIComponent(id)}`,
   sites: '/v1/sites',
   twoPeople: '/v1/settings/two-people',
 };

@@ -110,7 +110,7 @@ export function TokensPanel() {
           verb="Revoke"
           danger
           says={<p>Whatever shows it is refused from now on. It cannot be given back.</p>}
-          order={() => ({ path: paths.revokeToken(revokes.id) })}
+          order={() => ({ method: 'DELETE', path: paths.token(revokes.id) })}
           onClose={() => setRevokes(undefined)}
         />
       )}

@@ -139,7 +139,7 @@ function AskFirst({ act, onClose }: { act: Act; onClose: () => void }) {
           title={`End the sessions of ${user.name}?`}
           verb="End sessions"
           says={<p>{user.name} is signed out everywhere, and can sign in again.</p>}
-          order={() => ({ path: paths.endSessions(user.name) })}
+          order={() => ({ method: 'DELETE', path: paths.sessions(user.name) })}
           onClose={onClose}
         />
       );

@@ -4,7 +4,7 @@ test('the fleet is who is enrolled, with what each runs', async ({ console: page
   const grid = page.getByRole('grid', { name: 'Devices' });
   await expect(grid.getByRole('row')).toHaveCount(4);
   for (const id of ['gw-1', 'host-1', 'replay-1']) {
-    const row = grid.getByRole('row').filter({ hasText: id });
+    const row = grid.getByRole('row').filter({ has: page.getByRole('link', { name: id }) });
     await expect(row).toContainText('enrolled');
   }
   await expect(grid.getByRole('row').filter({ hasText: 'host-1' })).toContainText('pump-app');
@@ -48,7 +48,6 @@ test('a serial number that is listed shows without a reload', async ({ console: 
 
 test('from the keyboard alone: to a device and back', async ({ console: page }) => {
   await expect(page.getByRole('grid')).toContainText('host-1');
-  await page.locator('body').focus();
   await page.keyboard.press('Tab');
   await expect(page.getByRole('button', { name: 'Skip to the page' })).toBeFocused();
   await page.keyboard.press('Enter');
@@ -64,7 +63,7 @@ test('from the keyboard alone: to a device and back', async ({ console: page }) 
   await expect(first).toBeFocused();
   await page.keyboard.press('ArrowDown');
   await expect(page.getByRole('grid').locator('[data-at="1"]')).toBeFocused();
-  const id = await page.getByRole('grid').locator('[data-at="1"] a').innerText();
+  const id = (await page.getByRole('grid').locator('[data-at="1"] a').textContent()) ?? '';
   await page.keyboard.press('Enter');
   await expect(page.getByRole('heading', { name: id, level: 1 })).toBeFocused();
   await page.keyboard.press('g');
