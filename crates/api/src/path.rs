@@ -55,6 +55,18 @@ pub const EVIDENCE: &str = "/v1/evidence";
 /// `GET`: [`crate::user::Me`]. `POST` [`crate::user::SignIn`]: 200 [`crate::user::Me`] and a cookie. `DELETE`: signs out.
 pub const SESSION: &str = "/v1/session";
 
+/// `GET`: [`crate::user::Users`]. `POST` [`crate::user::NewUser`]: 201 [`crate::user::User`].
+/// `POST /v1/users/{name}/grants` [`crate::user::Grants`], `…/password` [`crate::user::NewPassword`], `…/disable`, `…/enable`:
+/// [`crate::user::User`]. `DELETE /v1/users/{name}/sessions`: 204, all of them are over.
+pub const USERS: &str = "/v1/users";
+
+/// `GET`: [`crate::user::Tokens`]. `POST` [`crate::user::NewToken`]: 201 [`crate::user::MadeToken`]; by a session only.
+/// `DELETE /v1/tokens/{id}`: [`crate::user::Token`], revoked.
+pub const TOKENS: &str = "/v1/tokens";
+
+/// `GET`, and `POST` [`crate::user::Site`]: [`crate::user::Sites`].
+pub const SITES: &str = "/v1/sites";
+
 /// `POST` [`crate::Ask`]: 200 [`crate::Answer`]. Bearer token.
 pub const QUERY: &str = "/v1/query";
 

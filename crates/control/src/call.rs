@@ -6,11 +6,16 @@ use crate::endpoint::{Access, Endpoint};
 use crate::principal::{Principal, Reach};
 use crate::problem::Failure;
 use crate::station::Station;
+use axum::RequestPartsExt as _;
 use axum::body::Body;
+use axum::extract::Path;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
+use model::ZoneId;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,6 +24,8 @@ use std::time::Duration;
 pub(crate) struct Call {
     pub endpoint: Endpoint,
     pub peer: Peer,
+    /// The other end of its connection.
+    pub from: IpAddr,
     pub caller: Caller,
     pub directory: Arc<Directory>,
     pub head: Parts,
@@ -55,6 +62,12 @@ impl Call {
         Ok((person, reach))
     }
 
+    /// The zones that this reaches, as fleet and sites are now. `None`: all of them.
+    pub fn zones(&self, station: &Station, reach: &Reach) -> Option<BTreeSet<ZoneId>> {
+        let fleet = self.directory.devices(None).map(|device| &device.zone);
+        station.registry.people().zones(reach, fleet)
+    }
+
     /// The whole body, or why not. It is read only after its sender was let in, and never kept beyond `max` (INV-COST-1).
     pub async fn body(&self, max: usize) -> Result<Vec<u8>, Failure> {
         let said = self.head.headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok());
@@ -86,6 +99,30 @@ impl Call {
         serde_json::from_slice(&body).map_err(|error| {
             Failure::bad_request("bad_json", format!("expected docs/api.md's body: {error}"))
         })
+    }
+
+    /// As [`Call::json`], for a body with a password: what is wrong with it is told without a word of it, since a refusal is
+    /// logged.
+    pub async fn secret_json<T: serde::de::DeserializeOwned>(
+        &self,
+        max: usize,
+    ) -> Result<T, Failure> {
+        expect_media_type(&self.head.headers, "application/json")?;
+        let body = self.body(max).await?;
+        serde_json::from_slice(&body).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            let detail = format!(
+                "expected docs/api.md's body, found something else at line {line} column {column}"
+            );
+            Failure::bad_request("bad_json", detail)
+        })
+    }
+
+    /// What stands for `{id}` in the path.
+    pub async fn name(&mut self) -> Result<String, Failure> {
+        let path = self.head.extract::<Path<String>>().await;
+        path.map(|Path(name)| name)
+            .map_err(|error| Failure::bad_request("bad_name", error.body_text()))
     }
 
     /// The query string as one of our types; unknown words are refused.

@@ -100,6 +100,14 @@ pub enum Denied {
     Unauthenticated { expected: String },
     #[error("expected a bearer token of this site, found another or none")]
     BadToken,
+    #[error("expected a session that is not over, found none: sign in again")]
+    SessionEnded,
+    #[error("token `{id}` has expired")]
+    TokenExpired { id: String },
+    #[error("token `{id}` is revoked")]
+    TokenRevoked { id: String },
+    #[error("expected a call of this host's own pages, found {found}")]
+    CrossSite { found: String },
     #[error("expected {expected}, found {found}")]
     OutOfScope { expected: String, found: String },
     #[error("the certificate says nothing that counts here: {0}")]
@@ -122,6 +130,10 @@ impl Denied {
         match self {
             Self::Unauthenticated { .. } => "unauthenticated",
             Self::BadToken => "bad_token",
+            Self::SessionEnded => "session_ended",
+            Self::TokenExpired { .. } => "token_expired",
+            Self::TokenRevoked { .. } => "token_revoked",
+            Self::CrossSite { .. } => "cross_site",
             Self::OutOfScope { .. } => "out_of_scope",
             Self::Unrecognised(_) => "unrecognised_certificate",
             Self::Unknown { .. } => "unknown_caller",
@@ -134,7 +146,14 @@ impl Denied {
 
     /// Whether another proof of who calls could mend it.
     pub fn is_unauthenticated(&self) -> bool {
-        matches!(self, Self::Unauthenticated { .. } | Self::BadToken)
+        matches!(
+            self,
+            Self::Unauthenticated { .. }
+                | Self::BadToken
+                | Self::SessionEnded
+                | Self::TokenExpired { .. }
+                | Self::TokenRevoked { .. }
+        )
     }
 }
 

@@ -113,6 +113,10 @@ pub struct Limits {
     pub releases_every: Duration,
     /// Images that are on their way to gateways at a time. One more gets 503 and a time to wait.
     pub blobs_max: usize,
+    /// A session that nobody uses for so long is over. Listening to a stream is no use.
+    pub session_idle: Duration,
+    /// And one that is used is over then: its user signs in again.
+    pub session_life: Duration,
     pub director: Terms,
 }
 
@@ -141,6 +145,9 @@ impl Default for Limits {
             alerts_every: Duration::from_secs(1),
             releases_every: Duration::from_secs(10),
             blobs_max: 32,
+            // NIST SP 800-63B §4.2.3, of AAL2.
+            session_idle: Duration::from_secs(30 * 60),
+            session_life: Duration::from_secs(12 * 3600),
             director: Terms::default(),
         }
     }

@@ -14,6 +14,8 @@ use crate::known::Known;
 use crate::ledger::Ledger;
 use crate::listener::{self, Listener};
 use crate::metrics::Metrics;
+use crate::people;
+use crate::people::door::Door;
 use crate::principal::SITE_TOKEN;
 use crate::registry::{ChangeError, Changed, Registry};
 use crate::releases::Releases;
@@ -98,8 +100,7 @@ impl Control {
             metrics.clone(),
         );
         let rollouts = rollouts.await?;
-        let (site, figures) = (config.site.clone(), metrics.clone());
-        let inventory = Inventory::open(registry.clone(), &rollouts, site, figures).await?;
+        let inventory = Inventory::open(registry.clone(), &rollouts, metrics.clone()).await?;
         let alerts =
             Alerts::open(config.site.clone(), registry.clone(), query.clone(), metrics.clone());
         let alerts = alerts.await?;
@@ -118,6 +119,7 @@ impl Control {
             keys: Keys { tls_grace: limits.key_grace, seal_max: limits.seal_keys_max },
             policies: config.policies,
             token: trust::digest(config.token.as_bytes()),
+            door: Door::default(),
             query,
             shards,
             bus_key: config.bus_key,
@@ -149,6 +151,8 @@ impl Control {
         let draining = station.reached(Phase::Draining);
         connections.spawn(station.inventory.clone().run(draining));
         connections.spawn(alerts::run(station.clone()));
+        let draining = station.reached(Phase::Draining);
+        connections.spawn(people::call::keep_tidy(station.clone(), draining));
         watch_for_failure(&station, &connections);
         keep_certificate(&station, &connections);
         if station.releases.has_repository() {

@@ -122,35 +122,58 @@ endpoints! {
     /// Who calls, and what it may do.
     Me = "session", Get "/v1/session", SignedIn;
 
+    /// Nothing is proven yet: the work judges what is shown.
+    SignIn = "sign_in", Post "/v1/session", Public;
+    SignOut = "sign_out", Delete "/v1/session", SignedIn;
+
+    Users = "users", Get "/v1/users", Whole(Scope::UsersRead);
+    NewUser = "user_new", Post "/v1/users", Whole(Scope::UsersWrite);
+    UserGrants = "user_grants", Post "/v1/users/{id}/grants", Whole(Scope::UsersWrite);
+    /// One's own; another's needs `users.write` everywhere.
+    UserPassword = "user_password", Post "/v1/users/{id}/password", SignedIn;
+    UserDisable = "user_disable", Post "/v1/users/{id}/disable", Whole(Scope::UsersNarrow);
+    UserEnable = "user_enable", Post "/v1/users/{id}/enable", Whole(Scope::UsersWrite);
+    UserSessionsEnd = "user_sessions_end", Delete "/v1/users/{id}/sessions", Whole(Scope::UsersNarrow);
+
+    /// One's own; with `users.read` everywhere, everybody's.
+    Tokens = "tokens", Get "/v1/tokens", SignedIn;
+    NewToken = "token_new", Post "/v1/tokens", SignedIn;
+    /// One's own; another's needs `users.narrow` everywhere.
+    TokenRevoke = "token_revoke", Delete "/v1/tokens/{id}", SignedIn;
+
+    Sites = "sites", Get "/v1/sites", Within(Scope::FleetRead);
+    NewSite = "site_new", Post "/v1/sites", Whole(Scope::SettingsWrite);
+
     Query = "query", Post "/v1/query", Whole(Scope::TelemetryRead);
 
-    Devices = "devices", Get "/v1/devices", Whole(Scope::FleetRead);
-    Software = "software", Get "/v1/devices/{id}/software", Whole(Scope::FleetRead);
+    Devices = "devices", Get "/v1/devices", Within(Scope::FleetRead);
+    Software = "software", Get "/v1/devices/{id}/software", Within(Scope::FleetRead);
     Inventory = "inventory", Get "/v1/inventory", Within(Scope::FleetRead);
     InventorySummary = "inventory_summary", Get "/v1/inventory/summary", Within(Scope::FleetRead);
     Device = "device", Get "/v1/devices/{id}", Within(Scope::FleetRead);
     History = "history", Get "/v1/devices/{id}/history", Within(Scope::FleetRead);
     DeviceGroup = "device_group", Post "/v1/devices/{id}/group", Within(Scope::FleetEnrol);
-    Revoke = "revoke", Post "/v1/devices/{id}/revoke", Whole(Scope::FleetNarrow);
-    Quarantine = "quarantine", Post "/v1/devices/{id}/quarantine", Whole(Scope::FleetNarrow);
-    Release = "release", Post "/v1/devices/{id}/release", Whole(Scope::FleetWiden);
-    Ownership = "ownership", Post "/v1/ownership", Whole(Scope::FleetEnrol);
+    Revoke = "revoke", Post "/v1/devices/{id}/revoke", Within(Scope::FleetNarrow);
+    Quarantine = "quarantine", Post "/v1/devices/{id}/quarantine", Within(Scope::FleetNarrow);
+    Release = "release", Post "/v1/devices/{id}/release", Within(Scope::FleetWiden);
+    Ownership = "ownership", Post "/v1/ownership", Within(Scope::FleetEnrol);
 
     Releases = "releases", Get "/v1/releases", Within(Scope::ReleasesRead);
     RefreshReleases = "refresh_releases", Post "/v1/releases/refresh", Within(Scope::ReleasesWrite);
 
-    Rollouts = "rollouts", Get "/v1/rollouts", Whole(Scope::RolloutsRead);
-    NewRollout = "rollout_new", Post "/v1/rollouts", Whole(Scope::RolloutsWrite);
-    Rollout = "rollout", Get "/v1/rollouts/{id}", Whole(Scope::RolloutsRead);
-    RolloutDevices = "rollout_devices", Get "/v1/rollouts/{id}/devices", Whole(Scope::RolloutsRead);
-    RolloutSignals = "rollout_signals", Get "/v1/rollouts/{id}/signals", Whole(Scope::RolloutsRead);
-    RolloutStart = "rollout_start", Post "/v1/rollouts/{id}/start", Whole(Scope::RolloutsWrite);
-    RolloutPause = "rollout_pause", Post "/v1/rollouts/{id}/pause", Whole(Scope::RolloutsNarrow);
-    RolloutResume = "rollout_resume", Post "/v1/rollouts/{id}/resume", Whole(Scope::RolloutsWrite);
-    RolloutHalt = "rollout_halt", Post "/v1/rollouts/{id}/halt", Whole(Scope::RolloutsNarrow);
-    RolloutRevert = "rollout_revert", Post "/v1/rollouts/{id}/revert", Whole(Scope::RolloutsWrite);
-    RolloutAbort = "rollout_abort", Post "/v1/rollouts/{id}/abort", Whole(Scope::RolloutsNarrow);
+    Rollouts = "rollouts", Get "/v1/rollouts", Within(Scope::RolloutsRead);
+    NewRollout = "rollout_new", Post "/v1/rollouts", Within(Scope::RolloutsWrite);
+    Rollout = "rollout", Get "/v1/rollouts/{id}", Within(Scope::RolloutsRead);
+    RolloutDevices = "rollout_devices", Get "/v1/rollouts/{id}/devices", Within(Scope::RolloutsRead);
+    RolloutSignals = "rollout_signals", Get "/v1/rollouts/{id}/signals", Within(Scope::RolloutsRead);
+    RolloutStart = "rollout_start", Post "/v1/rollouts/{id}/start", Within(Scope::RolloutsWrite);
+    RolloutPause = "rollout_pause", Post "/v1/rollouts/{id}/pause", Within(Scope::RolloutsNarrow);
+    RolloutResume = "rollout_resume", Post "/v1/rollouts/{id}/resume", Within(Scope::RolloutsWrite);
+    RolloutHalt = "rollout_halt", Post "/v1/rollouts/{id}/halt", Within(Scope::RolloutsNarrow);
+    RolloutRevert = "rollout_revert", Post "/v1/rollouts/{id}/revert", Within(Scope::RolloutsWrite);
+    RolloutAbort = "rollout_abort", Post "/v1/rollouts/{id}/abort", Within(Scope::RolloutsNarrow);
 
+    // One log of all sites: its proofs hold for the whole of it, so who reads it is let in everywhere or not at all.
     Events = "events", Get "/v1/events", Whole(Scope::EvidenceRead);
     EvidenceCheckpoint = "evidence_checkpoint", Get "/v1/evidence/checkpoint", Whole(Scope::EvidenceRead);
     EvidenceTile = "evidence_tile", Get "/v1/evidence/tile/{*name}", Whole(Scope::EvidenceRead);
@@ -232,6 +255,9 @@ mod tests {
             path::ALERTS,
             path::SILENCES,
             path::ALERT_RULES,
+            path::USERS,
+            path::TOKENS,
+            path::SITES,
             path::METRICS,
             path::HEALTH,
         ] {

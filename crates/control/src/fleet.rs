@@ -1,9 +1,11 @@
 //! What an operator sees of the fleet, and changes in it.
 
 use crate::call::{Call, json_answer, text};
+use crate::caller::Denied;
 use crate::endpoint::Endpoint;
 use crate::inventory::call::within_reach;
 use crate::metrics::page;
+use crate::principal::Reach;
 use crate::problem::Failure;
 use crate::registry::{ChangeError, Changed};
 use crate::station::{Station, now};
@@ -13,7 +15,7 @@ use api::{Fleet, Ownership, Standing};
 use axum::RequestPartsExt as _;
 use axum::extract::Path;
 use axum::response::Response;
-use model::{DeviceId, GroupId, told};
+use model::{DeviceId, GroupId, ZoneId, told};
 
 /// An ownership entry has under 300 bytes.
 const BODY_BYTES_MAX: usize = 4 * 1024;
@@ -26,7 +28,8 @@ struct Page {
 }
 
 pub(crate) async fn devices(station: &Station, call: Call) -> Result<Response, Failure> {
-    call.person(station)?;
+    let (_, reach) = call.person_within(station)?;
+    let people = station.registry.people();
     let Page { after, limit } = call.query_string()?;
     let bad_name = |error: model::id::BadName| Failure::bad_request("bad_name", error.to_string());
     let after = after.map(DeviceId::new).transpose().map_err(bad_name)?;
@@ -35,14 +38,16 @@ pub(crate) async fn devices(station: &Station, call: Call) -> Result<Response, F
         let detail = format!("expected a limit of 1 to {FLEET_PAGE_MAX}, found {limit}");
         return Err(Failure::bad_request("bad_query_string", detail));
     }
-    let mut rest = call.directory.devices(after.as_ref());
+    let rest = call.directory.devices(after.as_ref());
+    let mut rest = rest.filter(|device| people.reaches(&reach, &device.zone));
     let devices: Vec<_> = rest.by_ref().take(limit).map(|device| device.shown()).collect();
     let next = rest.next().and(devices.last()).map(|device| device.id.clone());
     Ok(json_answer(&Fleet { generation: call.directory.generation(), devices, next }))
 }
 
 pub(crate) async fn set_standing(station: &Station, mut call: Call) -> Result<Response, Failure> {
-    let actor = call.person(station)?.actor.clone();
+    let (person, reach) = call.person_within(station)?;
+    let actor = person.actor.clone();
     let to = match call.endpoint {
         Endpoint::Revoke => Standing::Revoked,
         Endpoint::Quarantine => Standing::Quarantined,
@@ -55,6 +60,7 @@ pub(crate) async fn set_standing(station: &Station, mut call: Call) -> Result<Re
         .map_err(|error| Failure::bad_request("bad_name", error.body_text()))?;
     let id =
         DeviceId::new(id).map_err(|error| Failure::bad_request("bad_name", error.to_string()))?;
+    expect_reached(station, &reach, &id)?;
     let widens = to == Standing::Enrolled;
     if widens {
         station.ledger.may_widen()?;
@@ -82,13 +88,43 @@ pub(crate) async fn set_group(station: &Station, mut call: Call) -> Result<Respo
 }
 
 pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Failure> {
-    let actor = call.person(station)?.actor.clone();
+    let (person, reach) = call.person_within(station)?;
+    let actor = person.actor.clone();
     let entry: Ownership = call.json(BODY_BYTES_MAX).await?;
+    let zone = ZoneId::new(entry.zone.as_str()).map_err(ChangeError::from)?;
+    let people = station.registry.people();
+    if !people.reaches(&reach, &zone) {
+        let expected = format!("a zone of {reach}");
+        let found = format!("{zone}, which is not");
+        return Err(Denied::OutOfScope { expected, found }.into());
+    }
     station.ledger.may_widen()?;
     let changed = station.registry.list(&entry, &actor, now()).await;
+    let changed = changed.map_err(|error| match (error, &reach) {
+        // Where it is, and as what, is another site's.
+        (
+            ChangeError::ListedOtherwise { serial, .. }
+            | ChangeError::IdTaken { expected: serial, .. },
+            Reach::Sites(_),
+        ) => ChangeError::Elsewhere { serial },
+        (error, _) => error,
+    });
     let (events, answer) = changed_answer(station, changed, "list")?;
     station.ledger.covered(events).await?;
     Ok(answer)
+}
+
+/// To who does not reach its zone it is as if there were no such device.
+pub(crate) fn expect_reached(
+    station: &Station,
+    reach: &Reach,
+    id: &DeviceId,
+) -> Result<(), ChangeError> {
+    let (people, directory) = (station.registry.people(), station.registry.directory());
+    match directory.device(id).filter(|device| people.reaches(reach, &device.zone)) {
+        Some(_) => Ok(()),
+        None => Err(ChangeError::Unknown(id.clone())),
+    }
 }
 
 /// The answer, and how many events a checkpoint has to cover before it leaves.

@@ -4,11 +4,13 @@ use crate::call::{Call, Unread, text};
 use crate::caller::{Caller, Denied, Peer, authorise, recognise};
 use crate::endpoint::{Access, Endpoint, Method};
 use crate::inventory::call as inventory;
+use crate::listener::Remote;
+use crate::people::call as people;
 use crate::principal::Principal;
 use crate::problem::Failure;
 use crate::rollouts::call as rollouts;
 use crate::station::{Station, now};
-use crate::{alerts, audit, console, est, fleet, gateway, images, people, query};
+use crate::{alerts, audit, console, est, fleet, gateway, images, query};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
@@ -16,6 +18,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -96,16 +99,73 @@ fn refuse(station: &Station, endpoint: &str, failure: Failure) -> Response {
 fn admit(station: &Station, endpoint: Endpoint, head: Parts, body: Unread) -> Result<Call, Denied> {
     let peer = head.extensions.get::<Peer>().cloned().unwrap_or(Peer::Anonymous);
     let directory = station.registry.directory();
-    let caller = match (endpoint.access(), head.headers.get(header::AUTHORIZATION)) {
-        (Access::Public, _) => Caller::Anonymous,
-        (_, Some(word)) if is_token(word, &station.token) => {
-            Caller::Person(Arc::new(Principal::site_token()))
+    let from = head.extensions.get::<Remote>();
+    let from = from.map_or(IpAddr::from(Ipv4Addr::UNSPECIFIED), |Remote(from)| *from);
+    let shown = head.headers.get(header::AUTHORIZATION);
+    let caller = match (endpoint.access(), shown, people::cookie(&head.headers)) {
+        (Access::Public, ..) => {
+            expect_own_pages(&head, endpoint)?;
+            Caller::Anonymous
         }
-        (_, Some(_)) => return Err(Denied::BadToken),
-        (_, None) => recognise(&peer, &directory, station.limits.key_grace, now())?,
+        (_, Some(word), _) => Caller::Person(Arc::new(by_token(station, word)?)),
+        (_, None, Some(cookie)) => {
+            let person = by_cookie(station, cookie)?;
+            expect_own_pages(&head, endpoint)?;
+            expect_own_origin(&head, endpoint)?;
+            Caller::Person(Arc::new(person))
+        }
+        (_, None, None) => recognise(&peer, &directory, station.limits.key_grace, now())?,
     };
     authorise(endpoint.access(), &caller, &directory)?;
-    Ok(Call { endpoint, peer, caller, directory, head, body })
+    Ok(Call { endpoint, peer, from, caller, directory, head, body })
+}
+
+fn by_token(station: &Station, word: &HeaderValue) -> Result<Principal, Denied> {
+    if is_token(word, &station.token) {
+        return Ok(Principal::site_token());
+    }
+    let word = word.to_str().ok().and_then(|word| word.split_once(' '));
+    match word {
+        Some((scheme, shown)) if scheme.eq_ignore_ascii_case("bearer") => {
+            station.registry.people().by_token(shown.trim(), now())
+        }
+        _ => Err(Denied::BadToken),
+    }
+}
+
+fn by_cookie(station: &Station, cookie: &str) -> Result<Principal, Denied> {
+    let digest = trust::digest(cookie.as_bytes());
+    station.registry.people().by_session(&digest, now(), station.limits.session_idle)
+}
+
+/// A browser says from where it was sent here (Fetch Metadata). Another site's page gets nothing by a user's cookie, nor signs
+/// anybody in.
+fn expect_own_pages(head: &Parts, endpoint: Endpoint) -> Result<(), Denied> {
+    let is_of_people = endpoint == Endpoint::SignIn || endpoint.access() != Access::Public;
+    let site = head.headers.get("sec-fetch-site").and_then(|site| site.to_str().ok());
+    if is_of_people && site == Some("cross-site") {
+        return Err(Denied::CrossSite { found: "`Sec-Fetch-Site: cross-site`".into() });
+    }
+    let origin = head.headers.get(header::ORIGIN);
+    match (endpoint, origin) {
+        (Endpoint::SignIn, Some(_)) => expect_own_origin(head, endpoint),
+        _ => Ok(()),
+    }
+}
+
+/// What changes something by a cookie comes from a page of this very host, and says so.
+fn expect_own_origin(head: &Parts, endpoint: Endpoint) -> Result<(), Denied> {
+    if endpoint.method() == Method::Get {
+        return Ok(());
+    }
+    let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let (origin, host) = (text(header::ORIGIN), text(header::HOST));
+    let own = host.map(|host| format!("https://{host}"));
+    match origin {
+        Some(origin) if own.is_some_and(|own| own.eq_ignore_ascii_case(origin)) => Ok(()),
+        Some(origin) => Err(Denied::CrossSite { found: format!("`Origin: {origin}`") }),
+        None => Err(Denied::CrossSite { found: "no header `Origin`".into() }),
+    }
 }
 
 /// Compares digests, in constant time: how long it takes says nothing about the token.
@@ -155,6 +215,20 @@ fn carry_out<'a>(
         Endpoint::RolloutSignals => Box::pin(rollouts::signals(station, call)),
         Endpoint::RolloutDevices => Box::pin(rollouts::devices(station, call)),
         Endpoint::Me => Box::pin(async move { people::me(station, &call) }),
+        Endpoint::SignIn => Box::pin(people::sign_in(station, call)),
+        Endpoint::SignOut => Box::pin(people::sign_out(station, call)),
+        Endpoint::Users => Box::pin(people::users(station, call)),
+        Endpoint::NewUser => Box::pin(people::create_user(station, call)),
+        Endpoint::UserGrants => Box::pin(people::grant(station, call)),
+        Endpoint::UserPassword => Box::pin(people::set_password(station, call)),
+        Endpoint::UserDisable => Box::pin(people::disable_user(station, call)),
+        Endpoint::UserEnable => Box::pin(people::enable_user(station, call)),
+        Endpoint::UserSessionsEnd => Box::pin(people::end_sessions(station, call)),
+        Endpoint::Tokens => Box::pin(people::tokens(station, call)),
+        Endpoint::NewToken => Box::pin(people::create_token(station, call)),
+        Endpoint::TokenRevoke => Box::pin(people::revoke_token(station, call)),
+        Endpoint::Sites => Box::pin(people::sites(station, call)),
+        Endpoint::NewSite => Box::pin(people::assign_site(station, call)),
         Endpoint::Query => Box::pin(query::query(station, call)),
         Endpoint::Devices => Box::pin(fleet::devices(station, call)),
         Endpoint::Revoke | Endpoint::Quarantine | Endpoint::Release => {
@@ -206,7 +280,7 @@ pub(crate) mod tests {
     use keys::ca::Authority;
     use model::envelope::Algorithm;
     use model::{DeviceId, Digest};
-    use std::net::{Ipv4Addr, SocketAddr};
+    use std::net::SocketAddr;
     use tempfile::TempDir;
     use trust::cose::Signer as _;
 
@@ -307,6 +381,7 @@ pub(crate) mod tests {
                 let call = Call {
                     endpoint,
                     peer: Peer::Anonymous,
+                    from: Ipv4Addr::LOCALHOST.into(),
                     caller: caller.clone(),
                     directory: station.registry.directory(),
                     head: request.body(()).unwrap().into_parts().0,
@@ -345,6 +420,7 @@ pub(crate) mod tests {
             let call = Call {
                 endpoint,
                 peer: Peer::Anonymous,
+                from: Ipv4Addr::LOCALHOST.into(),
                 caller: Caller::Person(Arc::new(person)),
                 directory: station.registry.directory(),
                 head: head.body(()).unwrap().into_parts().0,

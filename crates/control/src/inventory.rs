@@ -26,7 +26,7 @@ use crate::station::now;
 use api::device::{DeviceLine, Summary};
 use index::{Filter, Found, Index};
 use model::manifest::Manifest;
-use model::{DeviceId, told as text_of};
+use model::{DeviceId, ZoneId, told as text_of};
 use refusals::Refusals;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -44,7 +44,6 @@ pub struct Inventory(Arc<Inner>);
 
 struct Inner {
     registry: Registry,
-    site: String,
     metrics: Metrics,
     index: RwLock<Index>,
     refusals: Mutex<Refusals>,
@@ -55,7 +54,6 @@ impl Inventory {
     pub async fn open(
         registry: Registry,
         rollouts: &Rollouts,
-        site: String,
         metrics: Metrics,
     ) -> Result<Self, RegistryError> {
         let work = registry.step(|step| -> Work<'_, _, RegistryError> {
@@ -75,13 +73,16 @@ impl Inventory {
             index.runs(device, first.as_ref().map(|(product, version)| (&**product, &**version)));
         }
         let (index, refusals) = (RwLock::new(index), Mutex::default());
-        Ok(Self(Arc::new(Inner { registry, site, metrics, index, refusals })))
+        Ok(Self(Arc::new(Inner { registry, metrics, index, refusals })))
     }
 
     /// The site that a zone is of.
-    pub fn site_of(&self, _zone: &str) -> String {
-        // Every zone is of the control plane's own site.
-        self.0.site.clone()
+    pub fn site_of(&self, zone: &str) -> String {
+        let people = self.0.registry.people();
+        match ZoneId::new(zone) {
+            Ok(zone) => people.site_of(&zone).to_owned(),
+            Err(_) => people.own_site().to_owned(),
+        }
     }
 
     /// These devices were heard now, by this gateway or by themselves.

@@ -20,6 +20,7 @@
 //! | [`inventory`] | what is known of each device: one line of many, one device whole, and its history |
 //! | [`rollouts`] | releases on their way: check-ins, waves, gates, halts, the way back |
 //! | [`alerts`] | what somebody should know of: rules, alerts, silences, who is told |
+//! | [`people`] | users, sessions, tokens and sites: who is who, at every call |
 //! | `est`, `gateway`, `images`, `fleet`, `query`, `audit` | one group of calls each |
 //! | `console` | the web console's files, compiled in |
 //!
@@ -50,7 +51,7 @@ pub mod known;
 pub mod ledger;
 mod listener;
 pub mod metrics;
-mod people;
+pub mod people;
 pub mod principal;
 mod problem;
 mod query;

@@ -11,6 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use keys::UnixTime;
 use model::told;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,10 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// When the system has no more sockets to give: long enough for some to be closed, short enough not to be seen.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The address at the other end of a request's connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Remote(pub IpAddr);
 
 pub(crate) struct Listener {
     station: Arc<Station>,
@@ -52,9 +57,9 @@ pub(crate) async fn run(listener: Listener, socket: TcpListener) {
             () = draining.as_mut() => return,
         };
         match accepted {
-            Ok((stream, _)) => match listener.slots.clone().try_acquire_owned() {
+            Ok((stream, from)) => match listener.slots.clone().try_acquire_owned() {
                 Ok(slot) => {
-                    listener.tasks.spawn(connection(listener.clone(), stream, slot));
+                    listener.tasks.spawn(connection(listener.clone(), stream, from.ip(), slot));
                 }
                 // Closed at once: a queue of strangers would be one more thing to bound.
                 Err(_) => listener.station.metrics.connections_refused.inc(),
@@ -67,18 +72,23 @@ pub(crate) async fn run(listener: Listener, socket: TcpListener) {
     }
 }
 
-async fn connection(listener: Arc<Listener>, stream: TcpStream, slot: OwnedSemaphorePermit) {
+async fn connection(
+    listener: Arc<Listener>,
+    stream: TcpStream,
+    from: IpAddr,
+    slot: OwnedSemaphorePermit,
+) {
     let metrics = &listener.station.metrics;
     metrics.connections.inc();
     tokio::select! {
-        () = serve(&listener, stream) => {}
+        () = serve(&listener, stream, from) => {}
         () = listener.station.reached(Phase::Cut) => {}
     }
     drop(slot);
     metrics.connections.dec();
 }
 
-async fn serve(listener: &Listener, stream: TcpStream) {
+async fn serve(listener: &Listener, stream: TcpStream, from: IpAddr) {
     // A small answer is not to wait for a next one.
     let _ = stream.set_nodelay(true);
     let limits = &listener.station.limits;
@@ -97,6 +107,7 @@ async fn serve(listener: &Listener, stream: TcpStream) {
     let peer = peer(listener, &stream);
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(Remote(from));
         listener.router.clone().oneshot(request.map(axum::body::Body::new) as Request)
     });
     let mut builder = http1::Builder::new();

@@ -74,6 +74,7 @@ pub struct Metrics {
     pub rule_looks: IntCounterVec,
     pub rules_failing: IntGaugeVec,
     pub tellings: IntCounterVec,
+    pub sign_ins: IntCounterVec,
     pub violations: IntCounterVec,
 }
 
@@ -273,6 +274,11 @@ impl Metrics {
             tellings: counters(
                 "plimsoll_alert_tellings_total",
                 "Messages to targets of alerts and reports, by outcome.",
+                &["outcome"],
+            )?,
+            sign_ins: counters(
+                "plimsoll_control_sign_ins_total",
+                "Attempts to sign in, by what became of them.",
                 &["outcome"],
             )?,
             violations: counters(

@@ -2,6 +2,7 @@
 
 use api::user::Grant;
 use api::{Scope, UserRole};
+use model::Digest;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -38,9 +39,10 @@ pub struct Bounds {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
     SiteToken,
-    /// A browser's cookie. Whoever holds one is asked from where a change comes.
-    Session,
-    Token,
+    /// A browser's cookie, by its digest. Whoever holds one is asked from where a change comes.
+    Session(Digest),
+    /// A token, by its id.
+    Token(String),
 }
 
 /// A rollout goes to groups that a token is not for.
@@ -134,6 +136,18 @@ impl Reach {
         match self {
             Self::Everywhere => true,
             Self::Sites(sites) => sites.contains(site),
+        }
+    }
+}
+
+impl std::fmt::Display for Reach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Everywhere => f.write_str("any site"),
+            Self::Sites(sites) => {
+                let names: Vec<&str> = sites.iter().map(String::as_str).collect();
+                write!(f, "site {}", names.join(" or "))
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::checkin;
 use crate::director::DirectorError;
 use crate::enrol;
 use crate::ledger::NotCovered;
+use crate::people::PeopleError;
 use crate::principal::BeyondGroups;
 use crate::registry::{ChangeError, RegistryError};
 use crate::rollouts::book::Unfit;
@@ -185,12 +186,44 @@ impl From<ChangeError> for Failure {
             }
             ChangeError::ListedOtherwise { .. } => conflict("listed_otherwise"),
             ChangeError::IdTaken { .. } => conflict("id_taken"),
+            ChangeError::Elsewhere { .. } => conflict("listed_otherwise"),
             ChangeError::NotDrawn(_) => conflict("not_drawn"),
             ChangeError::Unknown(_) => {
                 Self::new(StatusCode::NOT_FOUND, "unknown_device", "no such device", detail)
             }
             ChangeError::NotCovered(error) => error.into(),
             ChangeError::Registry(error) => error.into(),
+        }
+    }
+}
+
+impl From<PeopleError> for Failure {
+    fn from(error: PeopleError) -> Self {
+        use PeopleError as P;
+        let detail = told(&error);
+        let bad = |word| Self::new(StatusCode::BAD_REQUEST, word, "it cannot be so", &detail);
+        let conflict = |word| Self::new(StatusCode::CONFLICT, word, "no such change", &detail);
+        let missing =
+            |word| Self::new(StatusCode::NOT_FOUND, word, "there is nothing here", &detail);
+        let forbidden =
+            |word| Self::new(StatusCode::FORBIDDEN, word, "the caller may not do this", &detail);
+        match error {
+            P::BadName { .. } => Self::bad_request("bad_name", detail),
+            P::BadPassword { .. } => bad("bad_password"),
+            P::BadDays { .. } => bad("bad_days"),
+            P::NoScope => bad("no_scope"),
+            P::TooMany { .. } => conflict("too_many"),
+            P::OtherPassword => forbidden("other_password"),
+            P::BeyondUser { .. } => forbidden("beyond_user"),
+            P::NotASession => forbidden("not_a_session"),
+            P::UnknownUser(_) => missing("unknown_user"),
+            P::UnknownToken(_) => missing("unknown_token"),
+            P::UnknownSite(_) => missing("unknown_site"),
+            P::UserTaken(_) | P::TokenTaken { .. } => conflict("id_taken"),
+            P::LastAdministrator(_) => conflict("last_administrator"),
+            P::Disabled(_) => conflict("user_disabled"),
+            P::Overtaken => Self::busy(detail),
+            P::Registry(error) => error.into(),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! device_groups   device → name, since                               of those that were given another than the default one
 //! keys            spki_sha256 → id, device, purpose, spki, certificate, not_after, created_at, retired_at
 //! seen, gateways, firmware, refusals                                 what is known of devices beside: `inventory::table`
+//! users, tokens, sessions, …                                         who may sign in, and where each may do what: `people::table`
 //! events, log                                                        what was done, and how far the evidence log has it: `step`
 //! ```
 //!
@@ -22,6 +23,7 @@ mod step;
 use crate::directory::{Device, Directory, Key, NotDrawn, default_group, moves};
 use crate::inventory::table as inventory;
 use crate::ledger::NotCovered;
+use crate::people::{People, table as people};
 use crate::principal::{Actor, SITE_TOKEN};
 use crate::rollouts::signals;
 use crate::rollouts::table as rollouts;
@@ -181,6 +183,8 @@ pub enum ChangeError {
     ListedOtherwise { serial: String, expected: String, found: String },
     #[error("device id `{id}` is that of serial {found:?}, expected {expected:?}")]
     IdTaken { id: DeviceId, expected: String, found: String },
+    #[error("serial {serial:?} is listed otherwise already")]
+    Elsewhere { serial: String },
     #[error("no device `{0}`: expected the id of one that is listed")]
     Unknown(DeviceId),
     #[error(transparent)]
@@ -221,6 +225,7 @@ struct Inner {
     /// How many events there are, for who writes them to the log.
     events: watch::Sender<u64>,
     directory: watch::Sender<Arc<Directory>>,
+    people: watch::Sender<Arc<People>>,
     /// After a write failed and the file could not be read back either, nothing is known and nothing more is answered.
     failed: watch::Sender<bool>,
 }
@@ -256,12 +261,14 @@ impl Registry {
         let policies = trust::digest(policies.as_bytes()).to_string();
         take_site(&mut writer, path, site, &policies).await?;
         let (now, numbers) = load(&mut writer).await?;
+        let people = people::load(&mut writer, site).await?;
         let registry = Self(Arc::new(Inner {
             path: path.to_owned(),
             writer: Mutex::new(Some(writer)),
             numbers: watch::Sender::new(numbers),
             events: watch::Sender::new(numbers.events),
             directory: watch::Sender::new(Arc::new(now)),
+            people: watch::Sender::new(Arc::new(people)),
             failed: watch::Sender::new(false),
         }));
         registry.take_policies(policies).await?;
@@ -307,6 +314,16 @@ impl Registry {
     /// Changes with every change.
     pub fn watch(&self) -> watch::Receiver<Arc<Directory>> {
         self.0.directory.subscribe()
+    }
+
+    /// Who may sign in, with what, and what each may do where.
+    pub fn people(&self) -> Arc<People> {
+        self.0.people.borrow().clone()
+    }
+
+    /// Changes with every change of people. Whoever holds something open for a principal asks [`People::is_valid`] then.
+    pub fn watch_people(&self) -> watch::Receiver<Arc<People>> {
+        self.0.people.subscribe()
     }
 
     /// The site's generation: at least the directory's.
@@ -563,9 +580,10 @@ impl Registry {
     ) -> Result<Done<T>, Ended<E>> {
         let tx = connection.begin_with("BEGIN IMMEDIATE").await.map_err(Ended::Unknown)?;
         let (before, numbers) = (self.directory(), *self.0.numbers.borrow());
-        let mut step = Step::new(tx, before.clone(), numbers);
+        let people_before = self.people();
+        let mut step = Step::new(tx, before.clone(), people_before.clone(), numbers);
         let worked = work(&mut step).await;
-        let (tx, directory, numbers) = step.into_parts();
+        let (tx, directory, people, numbers) = step.into_parts();
         let value = match worked {
             Ok(value) => value,
             Err(refused) => {
@@ -577,6 +595,9 @@ impl Registry {
         self.show(numbers);
         if !Arc::ptr_eq(&before, &directory) {
             self.0.directory.send_replace(directory);
+        }
+        if !Arc::ptr_eq(&people_before, &people) {
+            self.0.people.send_replace(people);
         }
         Ok(Done { value, events: numbers.events })
     }
@@ -612,13 +633,15 @@ impl Registry {
         let found = async {
             let mut connection = connect(&self.0.path).await.map_err(open)?;
             let (directory, numbers) = load(&mut connection).await?;
-            Ok((connection, directory, numbers))
+            let people = people::load(&mut connection, self.people().own_site()).await?;
+            Ok((connection, directory, people, numbers))
         };
         match found.await {
-            Ok((connection, directory, numbers)) => {
+            Ok((connection, directory, people, numbers)) => {
                 *writer = Some(connection);
                 self.show(numbers);
                 self.0.directory.send_replace(Arc::new(directory));
+                self.0.people.send_replace(Arc::new(people));
                 Ok(())
             }
             Err(error) => {
@@ -671,7 +694,7 @@ impl RegistryError {
         if database.is_unique_violation() || database.message().contains("INV-PURP-1") {
             return Some("INV-PURP-1");
         }
-        let ids = ["INV-AUTH-1", "INV-EVID-1", "INV-FRESH-1", "INV-STATE-1"];
+        let ids = ["INV-AUTH-1", "INV-EVID-1", "INV-FRESH-1", "INV-LEAST-1", "INV-STATE-1"];
         ids.into_iter().chain(rollouts::INVARIANTS).find(|id| database.message().contains(id))
     }
 }
@@ -728,6 +751,7 @@ async fn make_schema(writer: &mut SqliteConnection, path: &Path) -> Result<(), R
         inventory::SCHEMA,
         signals::SCHEMA,
         alerts::table::SCHEMA,
+        people::SCHEMA,
     ];
     for added in schemas {
         sqlx::raw_sql(added).execute(&mut *tx).await.map_err(open)?;

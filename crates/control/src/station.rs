@@ -13,6 +13,7 @@ use crate::inventory::Inventory;
 use crate::known::Known;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::people::door::Door;
 use crate::problem::Failure;
 use crate::registry::{Registry, RegistryError};
 use crate::releases::Releases;
@@ -45,6 +46,7 @@ pub(crate) struct Station {
     pub limits: Limits,
     /// Of the token, so that comparing takes one length.
     pub token: Digest,
+    pub door: Door,
     pub query: Arc<dyn Query>,
     pub shards: Vec<Writer>,
     pub bus_key: MacKey,

@@ -10,6 +10,7 @@
 
 use super::{Changed, Issued, RegistryError, retire_key, write_device, write_key};
 use crate::directory::{Device, Directory};
+use crate::people::People;
 use evidence::event::{Event, NUMBER_MAX, Said};
 use model::Timestamp;
 use serde_json::Value;
@@ -65,6 +66,8 @@ pub struct Done<T> {
 pub struct Step<'c> {
     tx: Transaction<'c, Sqlite>,
     pub(super) directory: Arc<Directory>,
+    /// As they are when this step is committed. What is changed here is written by who changes it.
+    pub(crate) people: Arc<People>,
     pub(super) numbers: Numbers,
 }
 
@@ -81,13 +84,16 @@ impl<'c> Step<'c> {
     pub(super) fn new(
         tx: Transaction<'c, Sqlite>,
         directory: Arc<Directory>,
+        people: Arc<People>,
         numbers: Numbers,
     ) -> Self {
-        Self { tx, directory, numbers }
+        Self { tx, directory, people, numbers }
     }
 
-    pub(super) fn into_parts(self) -> (Transaction<'c, Sqlite>, Arc<Directory>, Numbers) {
-        (self.tx, self.directory, self.numbers)
+    pub(super) fn into_parts(
+        self,
+    ) -> (Transaction<'c, Sqlite>, Arc<Directory>, Arc<People>, Numbers) {
+        (self.tx, self.directory, self.people, self.numbers)
     }
 
     /// Where the queries of this step go. What they find wrong is an error of the step's, and nothing of it is kept.

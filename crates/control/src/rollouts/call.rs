@@ -2,23 +2,27 @@
 
 use super::{CheckInError, RolloutError, Told, told};
 use crate::call::{Call, expect_media_type, json_answer};
+use crate::caller::Denied;
 use crate::checkin;
+use crate::fleet;
 use crate::gateway::still_gateway;
+use crate::principal::Reach;
 use crate::problem::Failure;
-use crate::rollouts::book::{Kept, Number};
+use crate::rollouts::book::{Kept, Live, Number};
+use crate::rollouts::draft::DraftError;
 use crate::rollouts::table;
 use crate::station::{Station, now};
 use api::fleet::FLEET_PAGE_MAX;
 use api::release::{Component, Outcome, Software};
 use api::rollout::{
-    NewRollout, ROLLOUTS_PAGE_MAX, RolloutCommand, RolloutDevice, RolloutDevices, Rollouts,
+    Cohort, NewRollout, ROLLOUTS_PAGE_MAX, RolloutCommand, RolloutDevice, RolloutDevices, Rollouts,
 };
 use api::update::CHECK_IN_BYTES_MAX;
 use axum::RequestPartsExt as _;
 use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::Response;
-use model::{DeviceId, RolloutId};
+use model::{DeviceId, RolloutId, ZoneId};
 
 /// Eight signals of the longest SQL, every character escaped, and a cohort of a thousand names.
 const BODY_BYTES_MAX: usize = 256 * 1024;
@@ -85,9 +89,11 @@ pub(crate) async fn check_in(station: &Station, call: Call) -> Result<Response, 
 }
 
 pub(crate) async fn create(station: &Station, call: Call) -> Result<Response, Failure> {
-    let actor = call.person(station)?.actor.clone();
-    let new: NewRollout = call.json(BODY_BYTES_MAX).await?;
-    call.person(station)?.may_reach(&new.cohort.groups)?;
+    let (person, reach) = call.person_within(station)?;
+    let actor = person.actor.clone();
+    let mut new: NewRollout = call.json(BODY_BYTES_MAX).await?;
+    person.may_reach(&new.cohort.groups)?;
+    bound(station, &call, &reach, &mut new.cohort)?;
     station.ledger.may_widen()?;
     let made = station.rollouts.create(new, actor).await;
     let Told { value, events } = made.map_err(|error| failed(station, error))?;
@@ -102,35 +108,45 @@ pub(crate) async fn create(station: &Station, call: Call) -> Result<Response, Fa
 }
 
 pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Failure> {
-    call.person(station)?;
+    let (_, reach) = call.person_within(station)?;
     let Page { after, limit } = call.query_string()?;
     let limit = page_limit(limit, ROLLOUTS_PAGE_MAX)?;
     let after = after.map(RolloutId::new).transpose().map_err(bad_name)?;
     let book = station.rollouts.book();
     let below = match &after {
         None => Number::MAX,
-        Some(id) => book.number(id).ok_or_else(|| unknown(id))?,
+        Some(id) => {
+            let number = book.number(id);
+            let live = number.and_then(|number| book.live(number));
+            live.filter(|live| is_reached(station, &reach, live))
+                .and(number)
+                .ok_or_else(|| unknown(id))?
+        }
     };
-    let mut older = book.rollouts().rev().skip_while(|(number, _)| *number >= below);
+    let older = book.rollouts().rev().skip_while(|(number, _)| *number >= below);
+    let mut older = older.filter(|(_, live)| is_reached(station, &reach, live));
     let rollouts: Vec<_> = older.by_ref().take(limit).map(|(_, live)| told::shown(live)).collect();
     let next = older.next().and(rollouts.last()).map(|last| last.id.clone());
     Ok(json_answer(&Rollouts { rollouts, next }))
 }
 
 pub(crate) async fn one(station: &Station, mut call: Call) -> Result<Response, Failure> {
-    call.person(station)?;
+    let (_, reach) = call.person_within(station)?;
     let id = rollout(&mut call).await?;
     let book = station.rollouts.book();
     let live = book.number(&id).and_then(|number| book.live(number));
+    let live = live.filter(|live| is_reached(station, &reach, live));
     let live = live.ok_or_else(|| unknown(&id))?;
     Ok(json_answer(&told::shown(live)))
 }
 
 pub(crate) async fn command(station: &Station, mut call: Call) -> Result<Response, Failure> {
-    let actor = call.person(station)?.actor.clone();
+    let (person, reach) = call.person_within(station)?;
+    let actor = person.actor.clone();
     let command = call.endpoint.rollout_command();
     let command = command.expect("the table of endpoints sends nothing else here");
     let id = rollout(&mut call).await?;
+    expect_reached(station, &reach, &id)?;
     let groups = {
         let book = station.rollouts.book();
         let live = book.number(&id).and_then(|number| book.live(number));
@@ -157,13 +173,11 @@ pub(crate) async fn command(station: &Station, mut call: Call) -> Result<Respons
 }
 
 pub(crate) async fn devices(station: &Station, mut call: Call) -> Result<Response, Failure> {
-    call.person(station)?;
+    let (_, reach) = call.person_within(station)?;
     let Page { after, limit } = call.query_string()?;
     let id = rollout(&mut call).await?;
     let limit = page_limit(limit, FLEET_PAGE_MAX)?;
-    if station.rollouts.book().number(&id).is_none() {
-        return Err(unknown(&id));
-    }
+    expect_reached(station, &reach, &id)?;
     let after = after.unwrap_or_default();
     let read = station.registry.read(move |tx| {
         // One more than is shown says whether there are more.
@@ -178,8 +192,11 @@ pub(crate) async fn devices(station: &Station, mut call: Call) -> Result<Respons
 }
 
 pub(crate) async fn software(station: &Station, mut call: Call) -> Result<Response, Failure> {
-    call.person(station)?;
+    let (_, reach) = call.person_within(station)?;
     let id = DeviceId::new(name(&mut call).await?).map_err(bad_name)?;
+    if !reach.is_everywhere() {
+        fleet::expect_reached(station, &reach, &id)?;
+    }
     let kept = station.rollouts.book().manifest(&id).cloned();
     match kept {
         Some(kept) => Ok(json_answer(&software_of(&id, &kept))),
@@ -231,10 +248,67 @@ fn page_limit(found: Option<usize>, max: usize) -> Result<usize, Failure> {
 }
 
 pub(crate) async fn signals(station: &Station, mut call: Call) -> Result<Response, Failure> {
-    call.person(station)?;
+    let (_, reach) = call.person_within(station)?;
     let id = rollout(&mut call).await?;
+    expect_reached(station, &reach, &id)?;
     let signals = station.rollouts.signals(&id).await;
     Ok(json_answer(&signals.map_err(|error| failed(station, error))?))
+}
+
+/// Whose rights are bounded by site orders for zones within them: those that he names, or all of his that there are now.
+fn bound(
+    station: &Station,
+    call: &Call,
+    reach: &Reach,
+    cohort: &mut Cohort,
+) -> Result<(), Failure> {
+    let Some(own) = call.zones(station, reach) else { return Ok(()) };
+    let people = station.registry.people();
+    for zone in &cohort.zones {
+        let zone = ZoneId::new(zone.as_str()).map_err(bad_name)?;
+        if !people.reaches(reach, &zone) {
+            let (expected, found) = (format!("zones of {reach}"), format!("{zone}, which is not"));
+            return Err(Denied::OutOfScope { expected, found }.into());
+        }
+    }
+    for device in &cohort.devices {
+        let device = DeviceId::new(device.as_str()).map_err(bad_name)?;
+        fleet::expect_reached(station, reach, &device)?;
+    }
+    if cohort.zones.is_empty() {
+        cohort.zones = own.iter().map(ToString::to_string).collect();
+    }
+    if cohort.zones.is_empty() {
+        return Err(RolloutError::Draft(DraftError::Plan(rollout::PlanError::NoCohort)).into());
+    }
+    Ok(())
+}
+
+/// A rollout is seen and moved by who reaches all of its cohort.
+fn is_reached(station: &Station, reach: &Reach, live: &Live) -> bool {
+    if reach.is_everywhere() {
+        return true;
+    }
+    let (people, directory) = (station.registry.people(), station.registry.directory());
+    let (zones, devices) = (&live.members.zones, &live.members.devices);
+    let of = |id: &DeviceId| directory.device(id).map(|device| &device.zone);
+    match (zones.is_empty(), devices.is_empty()) {
+        (false, _) => zones.iter().all(|zone| people.reaches(reach, zone)),
+        (true, false) => {
+            devices.iter().all(|id| of(id).is_some_and(|zone| people.reaches(reach, zone)))
+        }
+        (true, true) => false,
+    }
+}
+
+/// To who does not reach all of its cohort it is as if there were no such rollout.
+fn expect_reached(station: &Station, reach: &Reach, id: &RolloutId) -> Result<(), Failure> {
+    let book = station.rollouts.book();
+    let live = book.number(id).and_then(|number| book.live(number));
+    match live.filter(|live| is_reached(station, reach, live)) {
+        Some(_) => Ok(()),
+        None => Err(unknown(id)),
+    }
 }
 
 async fn name(call: &mut Call) -> Result<String, Failure> {

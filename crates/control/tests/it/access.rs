@@ -53,8 +53,11 @@ async fn every_endpoint_refuses_every_caller_that_its_scope_does_not_admit() {
             let got = Got::of(request).await;
             let what = format!("{endpoint:?} by {caller:?}: {got:?}");
             if endpoint.access().admits(caller) {
-                let out = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
-                assert!(!out.contains(&got.status), "{what}");
+                if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&got.status) {
+                    // The work has its own reasons, which are not the table's.
+                    let (_, word) = got.refusal();
+                    assert!(!["unauthenticated", "out_of_scope"].contains(&&*word), "{what}");
+                }
                 continue;
             }
             let expected = match caller {
@@ -77,6 +80,8 @@ fn each_machine_may_call_what_it_is_for_and_nothing_else() {
         let expected = match endpoint {
             Endpoint::CaCerts | Endpoint::SealCaCerts | Endpoint::Health => Access::Public,
             Endpoint::Console | Endpoint::ConsolePage | Endpoint::ConsoleFile => Access::Public,
+            // Nobody has proven anything before he signs in.
+            Endpoint::SignIn => Access::Public,
             Endpoint::Enroll | Endpoint::Reenroll => Access::Enrol,
             Endpoint::SealEnroll | Endpoint::SealReenroll => Access::Enrol,
             Endpoint::Bundle | Endpoint::Uplink | Endpoint::CheckIn => Access::Gateway,
