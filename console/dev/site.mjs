@@ -501,7 +501,9 @@ function alerts(query) {
   const is = name => query.get(name);
   const shown = all.filter(
     a =>
-      (!is('state') || a.state === is('state')) &&
+      (!is('state') ||
+        a.state === is('state') ||
+        (is('state') === 'open' && a.state !== 'resolved')) &&
       (!is('priority') || a.priority === is('priority')),
   );
   return state === 'empty'

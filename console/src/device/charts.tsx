@@ -177,7 +177,7 @@ function ChosenCharts({
     <>
       <Reins window={window} change={change} />
       {answer.error && <ProblemNote error={answer.error} again={() => answer.refetch()} />}
-      {series.length === 0 && !isAwaited && (
+      {series.length === 0 && latest.length > 0 && (
         <Empty title="No series is chosen">
           <p>Tick a series under “Values now”.</p>
         </Empty>

@@ -1,5 +1,5 @@
 import { useState } from 'react';
-import { Asked, Lines } from '../parts/asked.tsx';
+import { Lines } from '../parts/asked.tsx';
 import { Button } from '../parts/button.tsx';
 import { Choice } from '../parts/field.tsx';
 import { useQueryText } from '../route.tsx';
@@ -32,19 +32,9 @@ export function Cohorts({ filter }: { filter: Filter }) {
           </Button>
         )}
       </div>
-      <Asked of={summary} waiting={<Lines n={18} />}>
-        {tallies => (
-          <>
-            <Cohort title="Standing" name="standing" of={tallies.standings} filter={filter} />
-            <Cohort title="Runs" name="version" of={tallies.versions} filter={filter} />
-            <Cohort title="Group" name="group" of={tallies.groups} filter={filter} />
-            <Cohort title="Zone" name="zone" of={tallies.zones} filter={filter} />
-            <Cohort title="Site" name="site" of={tallies.sites} filter={filter} />
-            <Cohort title="Gateway" name="gateway" of={tallies.gateways} filter={filter} />
-            <Cohort title="Role" name="role" of={tallies.roles} filter={filter} />
-          </>
-        )}
-      </Asked>
+      {summary.error && <p className="faint">How many there are of each could not be had.</p>}
+      {summary.isPending && <Lines n={18} />}
+      {summary.data && <Tallies of={summary.data} filter={filter} />}
       <Choice
         label="Not heard for"
         value={filter.silent_s ?? ''}
@@ -58,6 +48,20 @@ export function Cohorts({ filter }: { filter: Filter }) {
         onChange={silent_s => set({ silent_s })}
       />
     </details>
+  );
+}
+
+function Tallies({ of: tallies, filter }: { of: Summary; filter: Filter }) {
+  return (
+    <>
+      <Cohort title="Standing" name="standing" of={tallies.standings} filter={filter} />
+      <Cohort title="Runs" name="version" of={tallies.versions} filter={filter} />
+      <Cohort title="Group" name="group" of={tallies.groups} filter={filter} />
+      <Cohort title="Zone" name="zone" of={tallies.zones} filter={filter} />
+      <Cohort title="Site" name="site" of={tallies.sites} filter={filter} />
+      <Cohort title="Gateway" name="gateway" of={tallies.gateways} filter={filter} />
+      <Cohort title="Role" name="role" of={tallies.roles} filter={filter} />
+    </>
   );
 }
 

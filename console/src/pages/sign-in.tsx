@@ -20,6 +20,8 @@ export function SignIn() {
 
   useEffect(() => {
     document.title = 'Sign in – Plimsoll';
+    // What the one before saw is not the next one's to see.
+    client.removeQueries({ predicate: query => query.queryKey[0] !== SESSION });
     name.current?.querySelector('input')?.focus();
   }, []);
 

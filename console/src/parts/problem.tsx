@@ -45,8 +45,8 @@ export function ProblemNote({
     <div className="note bad" role="alert">
       <Icon name="warn" />
       <div>
-        <strong>{refused?.title ?? 'The console failed'}</strong>
-        <p>{refused?.detail ?? error.message}</p>
+        <strong>{begun(refused?.title ?? 'The console failed')}</strong>
+        <p>{begun(refused?.detail ?? error.message)}</p>
         {todo && <p className="faint">{todo}</p>}
         {children}
         {again && (
@@ -57,6 +57,11 @@ export function ProblemNote({
       </div>
     </div>
   );
+}
+
+/** Control's words begin small, as errors do in a log. */
+function begun(sentence: string): string {
+  return sentence.charAt(0).toUpperCase() + sentence.slice(1);
 }
 
 export function NotYours({ scope, what }: { scope: Parameters<typeof whoMay>[0]; what: string }) {

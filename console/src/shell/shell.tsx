@@ -44,10 +44,9 @@ export function Shell({ children }: { children: ReactNode }) {
           aria-controls="pages"
           onClick={() => setOpen(!isOpen)}
         />
-        <Link to={pathTo('fleet')} className="brand" aria-label={`Plimsoll ${site}`}>
+        <Link to={pathTo('fleet')} className="brand">
           <Mark />
-          <span>Plimsoll</span>
-          <span className="site">{site}</span>
+          <span>Plimsoll</span> <span className="site">{site}</span>
         </Link>
         <Search />
         <LiveSign />
@@ -159,7 +158,7 @@ function LiveSign() {
             'The stream of changes is broken. The page is asked for again every 5 s meanwhile.',
           ];
   return (
-    <span className={`live ${live}`} role="status" title={title}>
+    <span className={`live is-${live}`} role="status" title={title}>
       <span className="lamp" aria-hidden="true" />
       <span className="word">{word}</span>
     </span>
