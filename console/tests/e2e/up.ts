@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { BASE, firstUser, PLIMSOLL, queried, ROOT } from './site.ts';
 
-const HEARD_WITHIN_MS = 90_000;
+const HEARD_WITHIN_MS = 180_000;
 const ENDS_WITHIN_MS = 20_000;
 
 export default async function up() {
