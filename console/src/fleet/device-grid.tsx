@@ -19,7 +19,7 @@ const ROW_PX = { wide: 34, narrow: 58 };
 export function DeviceGrid({ fleet, filterKey }: { fleet: Fleet; filterKey: string }) {
   const box = useRef<HTMLDivElement>(null);
   const isNarrow = useMedia('(max-width: 760px)');
-  const [active, setActive] = useState(0);
+  const [kept, setActive] = useState(0);
   const takesFocus = useRef(false);
   const total = fleet.total ?? 0;
   const rowPx = isNarrow ? ROW_PX.narrow : ROW_PX.wide;
@@ -40,12 +40,14 @@ export function DeviceGrid({ fleet, filterKey }: { fleet: Fleet; filterKey: stri
   const shown = rows.getVirtualItems();
   const first = shown[0]?.index ?? 0;
   const last = shown.at(-1)?.index ?? 0;
+  // Whoever scrolled away from the row that had the order of Tab comes in at the first that is there.
+  const active = kept >= first && kept <= last ? kept : first;
   const { look } = fleet;
   useEffect(() => look({ first, last }), [look, first, last]);
 
   useEffect(() => {
     if (!takesFocus.current) return;
-    const row = box.current?.querySelector<HTMLElement>(`[data-at="${active}"]`);
+    const row = box.current?.querySelector<HTMLElement>(`[data-at="${kept}"]`);
     if (!row) return;
     takesFocus.current = false;
     row.focus({ preventScroll: true });

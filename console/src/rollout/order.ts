@@ -38,7 +38,7 @@ export function usualOrder(product: string, version: string): OrderForm {
     version,
     zones: '',
     waves: [
-      { percent: '10', countMax: '1', soakMinutes: '10' },
+      { percent: '5', countMax: '1', soakMinutes: '10' },
       { percent: '10', countMax: '', soakMinutes: '10' },
       { percent: '50', countMax: '', soakMinutes: '10' },
       { percent: '100', countMax: '', soakMinutes: '' },
@@ -86,8 +86,8 @@ export function faultsOf(form: OrderForm): string[] {
   if (percents.some(percent => !(percent > 0 && percent <= 100))) {
     faults.push('Each wave is above 0 and at most 100 percent.');
   }
-  if (percents.some((percent, i) => percent < (percents[i - 1] ?? 0))) {
-    faults.push('A wave counts those before it, so it is never smaller than they are.');
+  if (percents.some((percent, i) => percent <= (percents[i - 1] ?? 0) && percent > 0)) {
+    faults.push('Each wave holds those before it, so it is larger than they are.');
   }
   if (
     form.signals.some(

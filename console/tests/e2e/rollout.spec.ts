@@ -34,8 +34,11 @@ test('a release that the vendor publishes shows, is ordered here, and arrives', 
   await page.getByRole('button', { name: 'Roll out pump-app 1.1.0' }).click();
 
   await page.getByLabel('Name').fill('pump-1.1');
+  for (const wave of [3, 2])
+    await page.getByRole('button', { name: `Take away wave ${wave}` }).click();
+  await page.getByLabel('Percent, with those before').first().fill('50');
   const soaks = page.getByLabel('Soak, in minutes');
-  for (const n of [0, 1, 2]) await soaks.nth(n).fill('0.05');
+  for (const n of [0, 1]) await soaks.nth(n).fill('0.05');
   await page.getByRole('button', { name: 'A signal' }).click();
   await page.getByRole('button', { name: 'Order and begin' }).click();
 

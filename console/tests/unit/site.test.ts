@@ -87,7 +87,7 @@ test('an order is what its form says', () => {
     signals: [{ name: 'memory', sql: 'select 1', bound: 'at_most', limit: '5e7' }],
   });
   expect(order.cohort).toEqual({ zones: ['hall', 'yard'] });
-  expect(order.waves[0]).toEqual({ percent: 10, count_max: 1, soak_ms: 600_000 });
+  expect(order.waves[0]).toEqual({ percent: 5, count_max: 1, soak_ms: 600_000 });
   expect(order.signals).toEqual([{ name: 'memory', sql: 'select 1', at_most: 50_000_000 }]);
   expect(order).not.toHaveProperty('id');
 });
