@@ -49,7 +49,9 @@ test('a viewer sees what there is to do, and who may', async ({ page }) => {
   await expect(revoke).toHaveAttribute('aria-disabled', 'true');
   await revoke.focus();
   await expect(
-    page.getByText('This takes an operator, a security officer or an administrator.').first(),
+    revoke
+      .locator('..')
+      .getByText('This takes an operator, a security officer or an administrator.'),
   ).toBeVisible();
   await revoke.click();
   await expect(page.getByRole('dialog')).toHaveCount(0);

@@ -76,10 +76,6 @@ export async function firstUser() {
   for (const { user, password, roles } of people) {
     const grants = roles.map(role => ({ role }));
     const answer = await call('POST', '/v1/users', { name: user, password, grants });
-    if (answer.status === 404) {
-      process.env.PLIMSOLL_NO_USERS = 'yes';
-      return;
-    }
     if (answer.status >= 300) throw new Error(`making ${user}: ${JSON.stringify(answer)}`);
   }
 }
@@ -101,13 +97,6 @@ async function fromDist(page: Page) {
 
 export async function signIn(page: Page, who = ADMIN, at = '/') {
   await fromDist(page);
-  if (process.env.PLIMSOLL_NO_USERS) {
-    test.skip(who !== ADMIN, 'this control plane has no users yet');
-    await page.setExtraHTTPHeaders({ Authorization: `Bearer ${token()}` });
-    await page.goto(SITE + at);
-    await expect(page.getByRole('navigation', { name: 'Pages' })).toBeAttached();
-    return;
-  }
   await page.goto(SITE + at);
   await page.getByLabel('User').fill(who.user);
   await page.getByLabel('Password').fill(who.password);
@@ -115,14 +104,17 @@ export async function signIn(page: Page, who = ADMIN, at = '/') {
   await expect(page.getByRole('navigation', { name: 'Pages' })).toBeAttached();
 }
 
+/** What control does not answer yet: a browser says 404 of it, which is no fault of a page. To be emptied. */
+const AWAITED = ['/v1/stream', '/v1/approvals', '/v1/settings/two-people', '/v1/reports/weekly'];
+
 /** A page of somebody who is signed in. What the browser complains of fails the test. */
 export const test = base.extend<{ console: Page }>({
   console: async ({ page }, use) => {
     const complaints: string[] = [];
     page.on('pageerror', error => complaints.push(String(error)));
     page.on('console', message => {
-      const isAbsent = process.env.PLIMSOLL_NO_USERS && message.text().includes('404');
-      if (message.type() === 'error' && !isAbsent) complaints.push(message.text());
+      const isAwaited = AWAITED.some(path => message.location().url.startsWith(SITE + path));
+      if (message.type() === 'error' && !isAwaited) complaints.push(message.text());
     });
     await signIn(page);
     // Before anybody is signed in, to be told so is no fault.
