@@ -55,15 +55,27 @@ pub enum Standing {
     Quarantined,
     /// Dead for good.
     Revoked,
+    /// Its life here is over, in good order. Bundles say `revoked` of it: gateways that do not know this word refuse it all
+    /// the same.
+    Decommissioned,
 }
 
 impl Standing {
+    pub const ALL: [Standing; 5] =
+        [Self::Listed, Self::Enrolled, Self::Quarantined, Self::Revoked, Self::Decommissioned];
+
+    /// Whether its identity is dead for good.
+    pub const fn has_ended(self) -> bool {
+        matches!(self, Self::Revoked | Self::Decommissioned)
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Listed => "listed",
             Self::Enrolled => "enrolled",
             Self::Quarantined => "quarantined",
             Self::Revoked => "revoked",
+            Self::Decommissioned => "decommissioned",
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Everything about one device, and what to look for among many.
 
-use crate::Standing;
-use crate::fleet::{FleetDevice, Role};
+use crate::base64::Base64;
+use crate::bundle::Standing;
+use crate::fleet::{FleetDevice, Purpose, Role};
 use crate::release::Software;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -101,6 +102,37 @@ pub struct History {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
+
+/// `GET /v1/devices/{id}/forensics`: all that is known of one device, in one file that can be checked without the site
+/// (`docs/formats/forensics.md`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Forensics {
+    /// [`FORENSICS_VERSION`]. A reader refuses what it does not know (INV-MIX-1).
+    pub plimsoll_forensics: u32,
+    pub site: String,
+    pub made_at_ms: u64,
+    pub device: Device,
+    /// Its certificates, the newest for each key, and the authority that signed them.
+    pub certificates: Vec<KeyCertificate>,
+    pub authority: Base64,
+    pub history: Vec<Moment>,
+    /// What is not in here, each in a sentence.
+    pub missing: Vec<String>,
+    /// The events that the history names, with what proves them: an export of evidence (`docs/formats/evidence-export.md`), whose
+    /// form is fixed to the byte and which is a text here for that.
+    pub evidence: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyCertificate {
+    /// As [`crate::FleetKey::id`].
+    pub key: String,
+    pub purpose: Purpose,
+    /// X.509, DER.
+    pub certificate: Base64,
+}
+
+pub const FORENSICS_VERSION: u32 = 1;
 
 /// `POST /v1/devices/{id}/group`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -127,13 +127,13 @@ pub(crate) async fn export(station: &Arc<Station>, call: Call) -> Result<Respons
     }
 }
 
-async fn off_the_loop<T: Send + 'static>(
+pub(crate) async fn off_the_loop<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Failure::internal(&error))
 }
 
-fn failed_to_read(error: &LogError) -> Failure {
+pub(crate) fn failed_to_read(error: &LogError) -> Failure {
     tracing::error!(error = %told(error), "the evidence log cannot be read");
     Failure::internal(error)
 }

@@ -5,7 +5,7 @@
 //! | TLS, present | always |
 //! | TLS, replaced | until its grace ends, with that time: a gateway that hears of no newer bundle must know it too |
 //! | sealing, present or replaced | always: a backlog is in strict order, so one message that is refused for its key would hold up all behind it for ever, and nobody knows what a backlog still holds |
-//! | any, of a revoked device | never |
+//! | any, of a revoked or decommissioned device | never |
 //!
 //! So that a device which makes key after key cannot make the bundle too long for its gateway, only its newest sealing
 //! keys are in it, up to [`Keys::seal_max`]. What an older one sealed stays in the device's backlog (INV-COST-1).
@@ -57,7 +57,7 @@ pub fn compile(
 /// A device that is quarantined keeps its keys here, since it may come back. Of a revoked one the standing is enough for
 /// a gateway to say whom it refuses, and why.
 fn entry(device: &Device, keys: Keys, now: Timestamp) -> BundleDevice {
-    let counts = device.standing != Standing::Revoked;
+    let counts = !device.standing.has_ended();
     let tls = device.keys_for(Purpose::Tls).filter(|key| key.is_live(keys.tls_grace, now));
     let tls: Vec<_> = tls.filter(|_| counts).collect();
     let seal = device.keys_for(Purpose::Seal).skip(left_out(device, keys.seal_max));
@@ -68,7 +68,8 @@ fn entry(device: &Device, keys: Keys, now: Timestamp) -> BundleDevice {
     BundleDevice {
         id: device.id.to_string(),
         zone: device.zone.to_string(),
-        standing: device.standing,
+        // Gateways that do not know the other word refuse it by this one.
+        standing: if counts { device.standing } else { Standing::Revoked },
         tls_keys: tls.iter().map(|key| key.spki_sha256.to_string()).collect(),
         tls_keys_until_ms: tls.iter().filter_map(until).collect(),
         seal_keys: seal
@@ -105,6 +106,7 @@ mod tests {
             created_at: Timestamp(0),
             not_after: Timestamp(0),
             retired_at: None,
+            ended_at: None,
         }
     }
 
@@ -129,6 +131,30 @@ mod tests {
         let keys = Keys { tls_grace: Duration::from_secs(7 * 86_400), seal_max: 3 };
         let directory = Directory::new(4, devices.into_iter().chain([gateway.clone()]));
         compile(&directory, &gateway, "site", "permit (principal, action, resource);", keys, now)
+    }
+
+    /// What an old gateway could not read would keep it from its whole bundle.
+    #[test]
+    fn a_decommissioned_device_is_a_revoked_one_to_gateways() {
+        let now = Timestamp(0);
+        let pump = device("pump-1", Role::Device, "hall").with_key(key(1, Purpose::Tls), now);
+        let gone = Device { standing: Standing::Decommissioned, ..pump };
+        let told = bundle(vec![gone], now).devices.remove(0);
+        assert_eq!((told.standing, told.tls_keys), (Standing::Revoked, vec![]));
+    }
+
+    /// A key's grace is for an answer that was lost. One that was taken away has none.
+    #[test]
+    fn a_device_that_is_to_enrol_anew_connects_by_none_of_its_keys_and_its_backlog_is_taken() {
+        let pump = rotated(&[0, 2]);
+        assert_eq!(told(&pump, 3).tls_keys.len(), 2, "the present one, and the one before");
+        let pump = pump.without_keys(Timestamp(3 * DAY_US));
+        let entry = told(&pump, 3);
+        assert_eq!((entry.tls_keys, entry.standing), (vec![], Standing::Enrolled));
+        assert_eq!(entry.seal_keys.len(), 2);
+        let anew = pump.with_key(key(9, Purpose::Tls), Timestamp(3 * DAY_US));
+        let keys = told(&anew, 3).tls_keys;
+        assert_eq!(keys, [key(9, Purpose::Tls).spki_sha256.to_string()]);
     }
 
     #[test]

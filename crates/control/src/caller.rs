@@ -118,7 +118,7 @@ pub enum Denied {
     OtherRole { id: DeviceId, expected: &'static str, found: &'static str },
     #[error("the certificate of `{id}` is for a key that is not its TLS key now")]
     NotItsKey { id: DeviceId },
-    #[error("`{id}` is revoked")]
+    #[error("`{id}` is revoked or decommissioned")]
     Revoked { id: DeviceId },
     #[error("`{id}` is quarantined: it may re-enrol, and nothing else")]
     Quarantined { id: DeviceId },
@@ -141,6 +141,17 @@ impl Denied {
             Self::NotItsKey { .. } => "not_its_key",
             Self::Revoked { .. } => "revoked",
             Self::Quarantined { .. } => "quarantined",
+        }
+    }
+
+    /// The device or gateway whose certificate was shown.
+    pub fn device(&self) -> Option<&DeviceId> {
+        match self {
+            Self::OtherRole { id, .. }
+            | Self::NotItsKey { id }
+            | Self::Revoked { id }
+            | Self::Quarantined { id } => Some(id),
+            _ => None,
         }
     }
 
@@ -203,7 +214,7 @@ fn check_device(
         let (expected, found) = (expected.as_str(), device.role.as_str());
         return Err(Denied::OtherRole { id, expected, found });
     }
-    if device.standing == Standing::Revoked {
+    if device.standing.has_ended() {
         return Err(Denied::Revoked { id });
     }
     let mut keys = device.keys_for(Purpose::Tls);

@@ -141,7 +141,9 @@ pub fn open(
     match device.standing {
         Standing::Enrolled | Standing::Quarantined => {}
         Standing::Listed => return Err(Refused::NotEnrolled(device.id.clone())),
-        Standing::Revoked => return Err(Refused::Revoked(device.id.clone())),
+        Standing::Revoked | Standing::Decommissioned => {
+            return Err(Refused::Revoked(device.id.clone()));
+        }
     }
     if !key.is_live(grace, now) {
         return Err(Refused::KeyRetired(key.id));

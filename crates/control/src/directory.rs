@@ -26,8 +26,11 @@ pub struct Key {
     pub created_at: Timestamp,
     /// When its newest certificate ends.
     pub not_after: Timestamp,
-    /// When another key took its place.
+    /// When another key took its place, or it was taken away.
     pub retired_at: Option<Timestamp>,
+    /// When it was taken away: from then on it counts for nothing that is done now, whatever grace a retired key has. What
+    /// it sealed before is believed still.
+    pub ended_at: Option<Timestamp>,
 }
 
 impl Key {
@@ -42,7 +45,8 @@ impl Key {
     /// Until when it counts as if it were the present one. `None`: it is.
     pub fn until(&self, grace: Duration) -> Option<Timestamp> {
         let grace_us = i64::try_from(grace.as_micros()).unwrap_or(i64::MAX);
-        self.retired_at.map(|at| Timestamp(at.as_us().saturating_add(grace_us)))
+        let graced = self.retired_at.map(|at| Timestamp(at.as_us().saturating_add(grace_us)));
+        graced.map(|graced| self.ended_at.map_or(graced, |ended| ended.min(graced)))
     }
 
     /// Whether it is the present one, or was less than `grace` ago.
@@ -99,6 +103,19 @@ impl Device {
             }
         }
         next.keys.push(Arc::new(key));
+        next
+    }
+
+    /// This device without a key that it could show: it has to enrol anew, by its birth certificate. How it stands does not
+    /// change.
+    pub fn without_keys(&self, now: Timestamp) -> Self {
+        let mut next = self.clone();
+        for key in &mut next.keys {
+            if key.ended_at.is_none() {
+                let retired_at = Some(key.retired_at.unwrap_or(now));
+                *key = Arc::new(Key { retired_at, ended_at: Some(now), ..Key::clone(key) });
+            }
+        }
         next
     }
 
@@ -223,20 +240,23 @@ pub struct NotDrawn {
 ///
 /// ```text
 /// listed → enrolled ⇄ quarantined → revoked
+///    └────────┴────────────┴───────▶ decommissioned
 /// ```
 ///
 /// To be where one is told to go is no move and no error, so that a call whose answer was lost can be made again.
 /// Revoking is one call from `enrolled` too: both edges, in one step.
 pub fn moves(from: Standing, to: Standing) -> Result<bool, NotDrawn> {
-    use Standing::{Enrolled, Listed, Quarantined, Revoked};
+    use Standing::{Decommissioned, Enrolled, Listed, Quarantined, Revoked};
     let expected = match (from, to) {
         _ if from == to => return Ok(false),
         (Listed | Quarantined, Enrolled) | (Enrolled, Quarantined) => return Ok(true),
         (Enrolled | Quarantined, Revoked) => return Ok(true),
+        (Listed | Enrolled | Quarantined, Decommissioned) => return Ok(true),
         (_, Listed) => "nothing: it is where standing begins",
         (_, Enrolled) => "listed or quarantined",
         (_, Quarantined) => "enrolled",
         (_, Revoked) => "enrolled or quarantined",
+        (_, Decommissioned) => "listed, enrolled or quarantined",
     };
     Err(NotDrawn { from, to, expected })
 }
@@ -248,15 +268,18 @@ mod tests {
     /// INV-STATE-1: the whole table of moves.
     #[test]
     fn standing_moves_along_drawn_edges_only() {
-        use Standing::{Enrolled, Listed, Quarantined, Revoked};
+        use Standing::{Decommissioned, Enrolled, Listed, Quarantined, Revoked};
         let drawn = [
             (Listed, Enrolled),
             (Enrolled, Quarantined),
             (Quarantined, Enrolled),
             (Enrolled, Revoked),
             (Quarantined, Revoked),
+            (Listed, Decommissioned),
+            (Enrolled, Decommissioned),
+            (Quarantined, Decommissioned),
         ];
-        let all = [Listed, Enrolled, Quarantined, Revoked];
+        let all = Standing::ALL;
         for (from, to) in all.into_iter().flat_map(|from| all.map(|to| (from, to))) {
             let moved = moves(from, to);
             if from == to {

@@ -152,6 +152,9 @@ endpoints! {
     InventorySummary = "inventory_summary", Get "/v1/inventory/summary", Within(Scope::FleetRead);
     Device = "device", Get "/v1/devices/{id}", Within(Scope::FleetRead);
     History = "history", Get "/v1/devices/{id}/history", Within(Scope::FleetRead);
+    Decommission = "decommission", Post "/v1/devices/{id}/decommission", Within(Scope::FleetNarrow);
+    DeviceReenrol = "device_reenrol", Post "/v1/devices/{id}/reenrol", Within(Scope::FleetWiden);
+    Forensics = "forensics", Get "/v1/devices/{id}/forensics", Within(Scope::EvidenceRead);
     DeviceGroup = "device_group", Post "/v1/devices/{id}/group", Within(Scope::FleetEnrol);
     Revoke = "revoke", Post "/v1/devices/{id}/revoke", Within(Scope::FleetNarrow);
     Quarantine = "quarantine", Post "/v1/devices/{id}/quarantine", Within(Scope::FleetNarrow);

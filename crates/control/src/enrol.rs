@@ -6,12 +6,12 @@
 //! | a device's or gateway's own TLS certificate | a certificate of the same device or gateway |
 //!
 //! It does not matter whether `simpleenroll` or `simplereenroll` was called: strongSwan's client calls the second with
-//! an IDevID on first contact. What counts is who asks. Revoked: nothing. Quarantined: its own certificates still, since
+//! an IDevID on first contact. What counts is who asks. Revoked or decommissioned: nothing. Quarantined: its own certificates still, since
 //! re-enrolment is the way back (DESIGN §8).
 
 use crate::directory::{Device, Directory, Key};
 use crate::registry::Issued;
-use api::{Purpose, Role, Standing};
+use api::{Purpose, Role};
 use keys::ca::{Authority, CaError, Profile};
 use keys::csr::Csr;
 use keys::{NotAfter, UnixTime};
@@ -57,7 +57,7 @@ pub enum Refusal {
         "the request is for serial {found:?}, expected {expected:?}, which the caller's certificate proves"
     )]
     SerialMismatch { expected: String, found: String },
-    #[error("`{0}` is revoked: expected listed, enrolled or quarantined")]
+    #[error("`{0}` is revoked or decommissioned: expected listed, enrolled or quarantined")]
     Revoked(DeviceId),
     #[error("key {key} is of a {found} key already: expected a key of its own for {}", wanted.as_str())]
     KeyOfOtherPurpose { key: KeyId, wanted: Purpose, found: &'static str },
@@ -82,6 +82,16 @@ impl Refusal {
             Self::TooOften { .. } => "too_often",
         }
     }
+
+    /// The device that was to get a certificate, where it is known.
+    pub fn device(&self) -> Option<&DeviceId> {
+        match self {
+            Self::Revoked(device)
+            | Self::KeyOfOtherDevice { device, .. }
+            | Self::TooOften { device, .. } => Some(device),
+            _ => None,
+        }
+    }
 }
 
 const DAY_US: i64 = 86_400_000_000;
@@ -104,7 +114,7 @@ pub fn decide(
         }
     };
     check_serial(applicant, device, csr)?;
-    if device.standing == Standing::Revoked {
+    if device.standing.has_ended() {
         return Err(Refusal::Revoked(device.id.clone()));
     }
     check_key(directory, applicant, device, csr, purpose)?;
@@ -217,6 +227,7 @@ pub fn issue(
             i64::try_from(until_s).unwrap_or(i64::MAX / 1_000_000) * 1000,
         ),
         retired_at: None,
+        ended_at: None,
     };
     Ok(Issued { device: grant.device.clone(), key, certificate })
 }

@@ -48,7 +48,12 @@ pub(crate) async fn enroll(station: &Arc<Station>, call: Call) -> Result<Respons
         .map_err(|error| station.failed_to_store(error))?;
     let (changed, issued) = match decided {
         Ok(stored) => stored,
-        Err(Stopped::Refused(refusal)) => return Err(refusal.into()),
+        Err(Stopped::Refused(refusal)) => {
+            if let Some(device) = refusal.device() {
+                station.inventory.refused(device, "a certificate", refusal.word(), None);
+            }
+            return Err(refusal.into());
+        }
         Err(Stopped::Failed(error)) => return Err(Failure::internal(&error)),
     };
     station.inventory.heard(None, [&changed.device.id]);

@@ -2,6 +2,7 @@
 
 use crate::call::{Call, json_answer, text};
 use crate::caller::Denied;
+use crate::directory::NotDrawn;
 use crate::endpoint::Endpoint;
 use crate::inventory::call::within_reach;
 use crate::metrics::page;
@@ -51,6 +52,7 @@ pub(crate) async fn set_standing(station: &Station, mut call: Call) -> Result<Re
     let to = match call.endpoint {
         Endpoint::Revoke => Standing::Revoked,
         Endpoint::Quarantine => Standing::Quarantined,
+        Endpoint::Decommission => Standing::Decommissioned,
         _ => Standing::Enrolled,
     };
     let Path(id) = call
@@ -71,6 +73,21 @@ pub(crate) async fn set_standing(station: &Station, mut call: Call) -> Result<Re
         true => station.ledger.covered(events).await?,
         false => station.ledger.covered_if_soon(events).await,
     }
+    Ok(answer)
+}
+
+pub(crate) async fn take_keys(station: &Station, mut call: Call) -> Result<Response, Failure> {
+    let actor = call.person(station)?.actor.clone();
+    let (device, _) = within_reach(station, &mut call).await?;
+    if device.standing.has_ended() {
+        let (from, to) = (device.standing, Standing::Enrolled);
+        let expected = "listed, enrolled or quarantined";
+        return Err(ChangeError::from(NotDrawn { from, to, expected }).into());
+    }
+    station.ledger.may_widen()?;
+    let changed = station.registry.take_keys(&device.id, &actor, now()).await;
+    let (events, answer) = changed_answer(station, changed, "reenrol")?;
+    station.ledger.covered(events).await?;
     Ok(answer)
 }
 

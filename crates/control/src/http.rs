@@ -64,7 +64,12 @@ async fn serve(station: &Arc<Station>, endpoint: Endpoint, request: Request) -> 
             Ok(answer) => answer,
             Err(_) => Err(Failure::timed_out()),
         },
-        Err(denied) => Err(denied.into()),
+        Err(denied) => {
+            if let Some(device) = denied.device() {
+                station.inventory.refused(device, "a call", denied.word(), None);
+            }
+            Err(denied.into())
+        }
     };
     let name = endpoint.as_str();
     let response = match answer {
@@ -231,14 +236,16 @@ fn carry_out<'a>(
         Endpoint::NewSite => Box::pin(people::assign_site(station, call)),
         Endpoint::Query => Box::pin(query::query(station, call)),
         Endpoint::Devices => Box::pin(fleet::devices(station, call)),
-        Endpoint::Revoke | Endpoint::Quarantine | Endpoint::Release => {
+        Endpoint::Revoke | Endpoint::Quarantine | Endpoint::Release | Endpoint::Decommission => {
             Box::pin(fleet::set_standing(station, call))
         }
+        Endpoint::DeviceReenrol => Box::pin(fleet::take_keys(station, call)),
         Endpoint::Ownership => Box::pin(fleet::list(station, call)),
         Endpoint::DeviceGroup => Box::pin(fleet::set_group(station, call)),
         Endpoint::Inventory => Box::pin(inventory::list(station, call)),
         Endpoint::InventorySummary => Box::pin(inventory::summary(station, call)),
         Endpoint::Device => Box::pin(inventory::one(station, call)),
+        Endpoint::Forensics => Box::pin(inventory::forensics(station, call)),
         Endpoint::History => Box::pin(inventory::history(station, call)),
         Endpoint::Events => Box::pin(audit::events(station, call)),
         Endpoint::EvidenceCheckpoint => Box::pin(audit::checkpoint(station, call)),
@@ -434,6 +441,11 @@ pub(crate) mod tests {
             let found: api::device::Inventory = serde_json::from_slice(&found).unwrap();
             assert_eq!(found.total, total, "{site:?}");
         }
+        let north = crate::principal::Reach::Sites(["north".to_owned()].into());
+        let refused = inventory::device_within(station, &north, "pump-1".into()).unwrap_err();
+        assert_eq!(refused.word, "unknown_device");
+        let everywhere = crate::principal::Reach::Everywhere;
+        assert!(inventory::device_within(station, &everywhere, "pump-1".into()).is_ok());
         let mut ci = at(None);
         let scopes = api::Scope::ALL.iter().copied().collect();
         let groups = Some(["development".to_owned()].into());

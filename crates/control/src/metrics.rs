@@ -335,10 +335,9 @@ impl Metrics {
     /// What is looked up when somebody asks.
     pub fn look_at(&self, directory: &Directory, seal_keys_max: usize) {
         self.generation.set(i64::try_from(directory.generation()).unwrap_or(i64::MAX));
-        use Standing::{Enrolled, Listed, Quarantined, Revoked};
         let mut counts = BTreeMap::new();
         for role in Role::ALL {
-            for standing in [Listed, Enrolled, Quarantined, Revoked] {
+            for standing in Standing::ALL {
                 counts.insert((role.as_str(), standing.as_str()), 0);
             }
         }

@@ -51,12 +51,12 @@ use step::Numbers;
 pub use step::{Done, Step, Work, said};
 
 /// What this build writes, and the newest that it reads.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// Refusals in the schema stand behind those in code: what gets here past the code is a broken invariant, counted as one.
 const SCHEMA: &str = "
 CREATE TABLE schema_version (version INTEGER NOT NULL) STRICT;
-INSERT INTO schema_version VALUES (1);
+INSERT INTO schema_version VALUES (2);
 
 CREATE TABLE site (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -81,14 +81,16 @@ CREATE TABLE devices (
     serial TEXT NOT NULL UNIQUE REFERENCES ownership (serial),
     role TEXT NOT NULL CHECK (role IN ('device', 'gateway')),
     zone TEXT NOT NULL,
-    standing TEXT NOT NULL CHECK (standing IN ('listed', 'enrolled', 'quarantined', 'revoked')),
+    standing TEXT NOT NULL CHECK (standing IN
+        ('listed', 'enrolled', 'quarantined', 'revoked', 'decommissioned')),
     listed_at INTEGER NOT NULL,
     enrolled_at INTEGER,
     changed_at INTEGER NOT NULL
 ) STRICT;
 CREATE TRIGGER standing_moves_along_edges BEFORE UPDATE OF standing ON devices
 WHEN NEW.standing <> OLD.standing AND (OLD.standing || '>' || NEW.standing) NOT IN
-    ('listed>enrolled', 'enrolled>quarantined', 'quarantined>enrolled', 'enrolled>revoked', 'quarantined>revoked')
+    ('listed>enrolled', 'enrolled>quarantined', 'quarantined>enrolled', 'enrolled>revoked', 'quarantined>revoked',
+    'listed>decommissioned', 'enrolled>decommissioned', 'quarantined>decommissioned')
 BEGIN SELECT RAISE(ABORT, 'INV-STATE-1: standing moves along drawn edges'); END;
 
 CREATE TABLE keys (
@@ -100,7 +102,8 @@ CREATE TABLE keys (
     certificate BLOB NOT NULL,
     not_after INTEGER NOT NULL,
     created_at INTEGER NOT NULL,
-    retired_at INTEGER
+    retired_at INTEGER,
+    ended_at INTEGER
 ) STRICT;
 CREATE TRIGGER a_key_keeps_its_purpose BEFORE UPDATE ON keys
 WHEN NEW.purpose <> OLD.purpose OR NEW.device <> OLD.device OR NEW.spki <> OLD.spki
@@ -108,6 +111,40 @@ BEGIN SELECT RAISE(ABORT, 'INV-PURP-1: a key keeps its purpose and its device');
 CREATE TRIGGER a_retired_key_stays_retired BEFORE UPDATE OF retired_at ON keys
 WHEN OLD.retired_at IS NOT NULL AND NEW.retired_at IS NOT OLD.retired_at
 BEGIN SELECT RAISE(ABORT, 'INV-STATE-1: a retired key stays retired'); END;
+CREATE TRIGGER an_ended_key_stays_ended BEFORE UPDATE OF ended_at ON keys
+WHEN OLD.ended_at IS NOT NULL AND NEW.ended_at IS NOT OLD.ended_at
+BEGIN SELECT RAISE(ABORT, 'INV-STATE-1: a key that was taken away stays so'); END;
+";
+
+/// From version 1 to 2: a device may be decommissioned, and its keys taken away. What a column may hold cannot be changed in
+/// SQLite: the table is made anew (https://www.sqlite.org/lang_altertable.html#otheralter), with what the schema added to it
+/// since laid down again afterwards.
+const TO_VERSION_2: &str = "
+DROP TRIGGER IF EXISTS a_revoked_device_gets_no_certificate;
+CREATE TABLE devices_2 (
+    id TEXT PRIMARY KEY REFERENCES ownership (device),
+    serial TEXT NOT NULL UNIQUE REFERENCES ownership (serial),
+    role TEXT NOT NULL CHECK (role IN ('device', 'gateway')),
+    zone TEXT NOT NULL,
+    standing TEXT NOT NULL CHECK (standing IN
+        ('listed', 'enrolled', 'quarantined', 'revoked', 'decommissioned')),
+    listed_at INTEGER NOT NULL,
+    enrolled_at INTEGER,
+    changed_at INTEGER NOT NULL
+) STRICT;
+INSERT INTO devices_2 SELECT * FROM devices;
+DROP TABLE devices;
+ALTER TABLE devices_2 RENAME TO devices;
+CREATE TRIGGER standing_moves_along_edges BEFORE UPDATE OF standing ON devices
+WHEN NEW.standing <> OLD.standing AND (OLD.standing || '>' || NEW.standing) NOT IN
+    ('listed>enrolled', 'enrolled>quarantined', 'quarantined>enrolled', 'enrolled>revoked', 'quarantined>revoked',
+    'listed>decommissioned', 'enrolled>decommissioned', 'quarantined>decommissioned')
+BEGIN SELECT RAISE(ABORT, 'INV-STATE-1: standing moves along drawn edges'); END;
+ALTER TABLE keys ADD COLUMN ended_at INTEGER;
+CREATE TRIGGER an_ended_key_stays_ended BEFORE UPDATE OF ended_at ON keys
+WHEN OLD.ended_at IS NOT NULL AND NEW.ended_at IS NOT OLD.ended_at
+BEGIN SELECT RAISE(ABORT, 'INV-STATE-1: a key that was taken away stays so'); END;
+UPDATE schema_version SET version = 2;
 ";
 
 /// What version 1 was given after files of it had been written: laid down at each opening, and no matter to a build that
@@ -115,7 +152,7 @@ BEGIN SELECT RAISE(ABORT, 'INV-STATE-1: a retired key stays retired'); END;
 /// follow it.
 const SCHEMA_ADDED: &str = "
 CREATE TRIGGER IF NOT EXISTS a_revoked_device_gets_no_certificate BEFORE INSERT ON keys
-WHEN (SELECT standing FROM devices WHERE id = NEW.device) = 'revoked'
+WHEN (SELECT standing FROM devices WHERE id = NEW.device) IN ('revoked', 'decommissioned')
 BEGIN SELECT RAISE(ABORT, 'INV-AUTH-1: a revoked device gets no certificate'); END;
 
 CREATE TABLE IF NOT EXISTS device_groups (
@@ -442,6 +479,7 @@ impl Registry {
             }
             let action = match to {
                 Standing::Revoked => "device.revoke",
+                Standing::Decommissioned => "device.decommission",
                 Standing::Quarantined => "device.quarantine",
                 Standing::Enrolled | Standing::Listed => "device.release",
             };
@@ -451,6 +489,28 @@ impl Registry {
             next.changed_at = now;
             let said = of_device(now, &actor, action, &next.id, detail);
             Ok(Plan::Write(Box::new(next), said))
+        })
+        .await
+    }
+
+    /// Takes all keys of a device away: it has to enrol anew, by its birth certificate. How it stands does not change, and
+    /// what its keys sealed before is believed still. A device without a key that counts is not changed.
+    pub async fn take_keys(
+        &self,
+        id: &DeviceId,
+        actor: &Actor,
+        now: Timestamp,
+    ) -> Result<Changed, ChangeError> {
+        let (id, actor) = (id.clone(), actor.clone());
+        self.change(move |directory| {
+            let known = directory.device(&id).ok_or_else(|| ChangeError::Unknown(id.clone()))?;
+            let keys = known.keys.iter().filter(|key| key.ended_at.is_none()).count();
+            if keys == 0 || known.standing.has_ended() {
+                return Ok(Plan::Keep(known.clone()));
+            }
+            let detail = json!({ "keys": keys, "standing": known.standing.as_str() });
+            let said = of_device(now, &actor, "device.reenrol", &id, detail);
+            Ok(Plan::Write(Box::new(known.without_keys(now)), said))
         })
         .await
     }
@@ -726,6 +786,8 @@ async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
 
 async fn make_schema(writer: &mut SqliteConnection, path: &Path) -> Result<(), RegistryError> {
     let open = |source| RegistryError::Open { path: path.to_owned(), source };
+    // A table that others refer to is made anew below, which SQLite allows while it does not look. It looks again at the end.
+    sqlx::raw_sql("PRAGMA foreign_keys = OFF").execute(&mut *writer).await.map_err(open)?;
     let mut tx = writer.begin_with("BEGIN IMMEDIATE").await.map_err(open)?;
     let made: bool =
         sqlx::query_scalar("SELECT count(*) > 0 FROM sqlite_schema WHERE name = 'schema_version'")
@@ -735,10 +797,18 @@ async fn make_schema(writer: &mut SqliteConnection, path: &Path) -> Result<(), R
     if !made {
         sqlx::raw_sql(SCHEMA).execute(&mut *tx).await.map_err(open)?;
     }
-    let found: i64 = sqlx::query_scalar("SELECT max(version) FROM schema_version")
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(open)?;
+    let version = "SELECT max(version) FROM schema_version";
+    let mut found: i64 = sqlx::query_scalar(version).fetch_one(&mut *tx).await.map_err(open)?;
+    if found == 1 {
+        sqlx::raw_sql(TO_VERSION_2).execute(&mut *tx).await.map_err(open)?;
+        let broken = sqlx::query("PRAGMA foreign_key_check").fetch_all(&mut *tx).await;
+        let broken = broken.map_err(open)?.len();
+        if broken > 0 {
+            let why = format!("{broken} rows that name what is not there");
+            return Err(RegistryError::Unreadable(why));
+        }
+        found = 2;
+    }
     if found != SCHEMA_VERSION {
         return Err(RegistryError::OtherSchema { path: path.to_owned(), found });
     }
@@ -756,7 +826,8 @@ async fn make_schema(writer: &mut SqliteConnection, path: &Path) -> Result<(), R
     for added in schemas {
         sqlx::raw_sql(added).execute(&mut *tx).await.map_err(open)?;
     }
-    tx.commit().await.map_err(open)
+    tx.commit().await.map_err(open)?;
+    sqlx::raw_sql("PRAGMA foreign_keys = ON").execute(writer).await.map(drop).map_err(open)
 }
 
 async fn take_site(
@@ -839,7 +910,7 @@ async fn write_key(
     certificate: &[u8],
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT (spki_sha256) DO UPDATE SET
+        "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL) ON CONFLICT (spki_sha256) DO UPDATE SET
          device = excluded.device, purpose = excluded.purpose, certificate = excluded.certificate,
          not_after = excluded.not_after",
     )
@@ -857,8 +928,9 @@ async fn write_key(
 }
 
 async fn retire_key(tx: &mut SqliteConnection, key: &Key) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE keys SET retired_at = ? WHERE spki_sha256 = ?")
+    sqlx::query("UPDATE keys SET retired_at = ?, ended_at = ? WHERE spki_sha256 = ?")
         .bind(key.retired_at.map(Timestamp::as_us))
+        .bind(key.ended_at.map(Timestamp::as_us))
         .bind(key.spki_sha256.to_string())
         .execute(&mut *tx)
         .await?;
@@ -890,7 +962,7 @@ async fn load(writer: &mut SqliteConnection) -> Result<(Directory, Numbers), Reg
     }
     drop(rows);
     let mut rows = sqlx::query(
-        "SELECT spki_sha256, id, device, purpose, spki, not_after, created_at, retired_at
+        "SELECT spki_sha256, id, device, purpose, spki, not_after, created_at, retired_at, ended_at
          FROM keys ORDER BY created_at, rowid",
     )
     .fetch(&mut *writer);
@@ -920,8 +992,7 @@ fn device_of(row: &SqliteRow) -> Result<Device, RegistryError> {
         },
         grouped_at: if group.is_some() { time(row, "grouped_at")? } else { listed_at },
         standing: named(row, "standing", |word| {
-            use Standing::{Enrolled, Listed, Quarantined, Revoked};
-            [Listed, Enrolled, Quarantined, Revoked].into_iter().find(|s| s.as_str() == word)
+            Standing::ALL.into_iter().find(|standing| standing.as_str() == word)
         })?,
         listed_at,
         enrolled_at: enrolled_at.map(Timestamp),
@@ -935,6 +1006,7 @@ fn key_of(row: &SqliteRow) -> Result<Key, RegistryError> {
     let public = PublicKey::from_spki_der(&spki)
         .map_err(|_| RegistryError::Unreadable("a key that is none".into()))?;
     let retired_at: Option<i64> = row.try_get("retired_at").map_err(RegistryError::Read)?;
+    let ended_at: Option<i64> = row.try_get("ended_at").map_err(RegistryError::Read)?;
     let key = Key {
         purpose: named(row, "purpose", Purpose::from_word)?,
         id: public.id(),
@@ -944,6 +1016,7 @@ fn key_of(row: &SqliteRow) -> Result<Key, RegistryError> {
         created_at: time(row, "created_at")?,
         not_after: time(row, "not_after")?,
         retired_at: retired_at.map(Timestamp),
+        ended_at: ended_at.map(Timestamp),
     };
     let named_so = named(row, "spki_sha256", Digest::from_hex)? == key.spki_sha256
         && named(row, "id", KeyId::from_hex)? == key.id;

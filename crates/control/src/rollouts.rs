@@ -34,7 +34,7 @@ use crate::releases::{Releases, release};
 use crate::station::now;
 use api::rollout::{AskedSignal, NewRollout};
 use api::update::CheckIn;
-use api::{Ask, Query, Standing};
+use api::{Ask, Query};
 use book::{
     Book, CheckedIn, Due, Leave, Live, Moved, Number, Ordered, Ticked, Unfit, Wanted, moment,
 };
@@ -268,7 +268,7 @@ impl Rollouts {
             sealed.device = device.clone();
         }
         let standing = sealed.device.standing;
-        if standing == Standing::Revoked {
+        if standing.has_ended() {
             return Err(Refused::Revoked(id).into());
         }
         // Nothing is issued any more by who has just heard that he is an old copy.

@@ -12,7 +12,7 @@
 //! | that key is of the device in whose name it was handed up | `wrong_device` |
 //! | that device is of the gateway's zone | `wrong_zone` |
 //! | (these very bytes are not on the bus already, on their way into history) | known |
-//! | the device is not revoked | `revoked` |
+//! | the device is not revoked, nor decommissioned | `revoked` |
 //! | the signature verifies, strictly, for its kind (INV-PURP-1) | `bad_signature` |
 //! | its payload reads as what its kind says | `malformed` |
 //! | what it says of counters is about its own device's keys | `foreign_range` |
@@ -23,7 +23,7 @@
 
 use crate::directory::{Device, Directory};
 use crate::known::Seen;
-use api::{Role, Standing};
+use api::Role;
 use model::bus::{self, Entry};
 use model::cbor::Malformed;
 use model::envelope::{Kind, MESSAGE_BYTES_MAX, PROTECTED_BYTES_MAX, decode_loss};
@@ -234,7 +234,7 @@ fn examine(
     if known(&seen) {
         return Ok(Look::Known);
     }
-    if device.standing == Standing::Revoked {
+    if device.standing.has_ended() {
         return Err(Q::Revoked);
     }
     let verified = unverified.verify(&key.public).map_err(|_| Q::BadSignature)?;

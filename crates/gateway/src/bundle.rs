@@ -165,7 +165,7 @@ impl View {
             Standing::Enrolled => {}
             Standing::Listed => return Err(Refusal::NotEnrolled),
             Standing::Quarantined => return Err(Refusal::Quarantined),
-            Standing::Revoked => return Err(Refusal::Revoked),
+            Standing::Revoked | Standing::Decommissioned => return Err(Refusal::Revoked),
         }
         if !device.has_tls_key(&peer.spki) {
             return Err(Refusal::UnknownTlsKey);

@@ -25,6 +25,7 @@ fn key(seed: u8, retired_at: Option<i64>) -> Arc<Key> {
         created_at: Timestamp(i64::from(seed)),
         not_after: Timestamp(i64::MAX),
         retired_at: retired_at.map(Timestamp),
+        ended_at: None,
     })
 }
 

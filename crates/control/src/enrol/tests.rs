@@ -1,4 +1,5 @@
 use super::*;
+use api::Standing;
 use model::ZoneId;
 use model::envelope::Algorithm;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ fn key(seed: u8, purpose: Purpose) -> Key {
         created_at: NOW,
         not_after: NOW,
         retired_at: None,
+        ended_at: None,
     }
 }
 
@@ -142,7 +144,7 @@ fn what_is_not_the_applicants_own_is_refused_with_the_reason() {
         (
             "revoked",
             |w| w.pump.standing = Standing::Revoked,
-            "`pump-1` is revoked: expected listed, enrolled or quarantined",
+            "`pump-1` is revoked or decommissioned: expected listed, enrolled or quarantined",
         ),
         (
             "another device's key",

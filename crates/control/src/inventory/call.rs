@@ -4,15 +4,17 @@ use super::index::{Filter, Found};
 use super::table::{Asked, OF_GAPS, OF_LOSSES, Place};
 use super::told::{self, Look};
 use super::{Inventory, table};
+use crate::audit::{failed_to_read, off_the_loop};
 use crate::bundle;
 use crate::call::{Call, json_answer};
 use crate::directory::Device;
+use crate::principal::Reach;
 use crate::problem::Failure;
 use crate::registry::RegistryError;
 use crate::rollouts::call::software_of;
 use crate::station::{Station, now};
 use api::device::{self, DeviceLine, HISTORY_PAGE_MAX, History, INVENTORY_PAGE_MAX, Moment};
-use api::{Ask, Cell, Query, Role, Standing};
+use api::{Ask, Base64, Cell, Query, Role, Standing};
 use axum::RequestPartsExt as _;
 use axum::extract::Path;
 use axum::http::StatusCode;
@@ -114,6 +116,14 @@ pub(crate) async fn within_reach(
     let (_, reach) = call.person_within(station)?;
     let path = call.head.extract::<Path<String>>().await;
     let Path(id) = path.map_err(|error| Failure::bad_request("bad_name", error.body_text()))?;
+    device_within(station, &reach, id)
+}
+
+pub(crate) fn device_within(
+    station: &Station,
+    reach: &Reach,
+    id: String,
+) -> Result<(Arc<Device>, DeviceLine), Failure> {
     let id = DeviceId::new(id).map_err(|e| Failure::bad_request("bad_name", e.to_string()))?;
     let line = station.inventory.line(&id).filter(|line| reach.covers(&line.site));
     let device = station.registry.directory().device(&id).cloned();
@@ -168,6 +178,66 @@ pub(crate) async fn history(station: &Station, mut call: Call) -> Result<Respons
     let next = moments.last().filter(|_| is_more).map(|(last, _)| written(*last));
     let moments = moments.into_iter().map(|(_, moment)| moment).collect();
     Ok(json_answer(&History { device: device.id.to_string(), moments, missing, next }))
+}
+
+/// Steps of a life in one file. A device that had more has the newest in it, and that is said.
+const FORENSICS_MOMENTS_MAX: usize = 10_000;
+
+/// All that is known of a device, with what proves it.
+pub(crate) async fn forensics(station: &Station, mut call: Call) -> Result<Response, Failure> {
+    let (device, line) = within_reach(station, &mut call).await?;
+    let _one = station
+        .ledger
+        .exports
+        .try_acquire()
+        .map_err(|_| Failure::busy("expected one export at a time, found another under way"))?;
+    // What is told below is proven below.
+    station.ledger.covered_if_soon(station.registry.events()).await;
+    let from_the_first = Asked {
+        device: device.id.clone(),
+        from_ms: 0,
+        to_ms: u64::MAX,
+        kind: None,
+        after: Place { at_ms: 0, source: 0, number: 0 },
+        max: FORENSICS_MOMENTS_MAX + 1,
+    };
+    let failed = |error| station.failed_to_store(error);
+    let moments = station.inventory.moments(&device, from_the_first, &*station.query).await;
+    let (mut moments, mut missing) = moments.map_err(failed)?;
+    if moments.len() > FORENSICS_MOMENTS_MAX {
+        moments.truncate(FORENSICS_MOMENTS_MAX);
+        let last = told::at(moments.last().map_or(0, |(last, _)| last.at_ms));
+        missing.push(format!("what came after {last}: ask for its history from there on"));
+    }
+    let history: Vec<Moment> = moments.into_iter().map(|(_, moment)| moment).collect();
+    let mut events: Vec<u64> = history.iter().filter_map(|moment| moment.event).collect();
+    events.sort_unstable();
+    let covered = events.partition_point(|event| *event < station.ledger.size());
+    if covered < events.len() {
+        let left = events.len() - covered;
+        missing
+            .push(format!("the proof of {left} events, which the evidence log does not cover yet"));
+    }
+    events.truncate(covered);
+    let reader = station.ledger.reader().clone();
+    let evidence = off_the_loop(move || reader.export(&events, None)).await?;
+    let evidence = evidence.map_err(|error| failed_to_read(&error))?;
+    let id = device.id.clone();
+    let read = station
+        .registry
+        .read(move |tx| Box::pin(async move { table::certificates(tx, &id).await }));
+    let certificates = read.await.map_err(failed)?;
+    Ok(json_answer(&device::Forensics {
+        plimsoll_forensics: device::FORENSICS_VERSION,
+        site: station.terms.site.clone(),
+        made_at_ms: told::ms(now()),
+        device: shown(station, &device, line),
+        certificates,
+        authority: Base64(station.authority.certificate_der().to_vec()),
+        history,
+        missing,
+        evidence: String::from_utf8(evidence).expect("an export is JSON, which is UTF-8"),
+    }))
 }
 
 impl Inventory {

@@ -15,7 +15,7 @@ pub struct Refused {
     pub device: DeviceId,
     /// Hours since 1970.
     pub hour: u64,
-    /// a check-in, a message, a call
+    /// a check-in, a message, a certificate, a call
     pub what: &'static str,
     pub reason: &'static str,
     pub gateway: Option<String>,

@@ -14,7 +14,8 @@
 use super::index::Kept;
 use super::refusals::Refused;
 use crate::registry::RegistryError;
-use api::device::Moment;
+use api::device::{KeyCertificate, Moment};
+use api::{Base64, Purpose};
 use model::manifest::Manifest;
 use model::{DeviceId, Timestamp};
 use serde_json::{Map, Value, json};
@@ -301,6 +302,30 @@ pub async fn events(tx: &mut SqliteConnection, asked: &Asked) -> Result<Vec<Told
         })
     });
     told.collect()
+}
+
+/// Each key of a device with its newest certificate, oldest first.
+pub async fn certificates(
+    tx: &mut SqliteConnection,
+    device: &DeviceId,
+) -> Result<Vec<KeyCertificate>, RegistryError> {
+    let rows = sqlx::query("SELECT * FROM keys WHERE device = ? ORDER BY created_at, rowid")
+        .bind(device.as_str())
+        .fetch_all(tx)
+        .await
+        .map_err(RegistryError::Read)?;
+    let read = |row: &SqliteRow| {
+        let purpose = Purpose::from_word(text(row, "purpose")?)
+            .ok_or_else(|| RegistryError::Unreadable("a key without a purpose".into()))?;
+        // As fleets show them.
+        let key = match purpose {
+            Purpose::Tls => text(row, "spki_sha256")?,
+            Purpose::Seal => text(row, "id")?,
+        };
+        let certificate: Vec<u8> = row.try_get("certificate").map_err(RegistryError::Read)?;
+        Ok(KeyCertificate { key: key.to_owned(), purpose, certificate: Base64(certificate) })
+    };
+    rows.iter().map(read).collect()
 }
 
 /// The keys of a device of which events tell.

@@ -37,8 +37,8 @@ pub fn concerns(look: Look<'_>) -> Vec<String> {
             concerns.push(format!("listed since {listed}, and it has not enrolled"));
             return concerns;
         }
-        Standing::Revoked => {
-            concerns.push(format!("revoked since {}", since()));
+        Standing::Revoked | Standing::Decommissioned => {
+            concerns.push(format!("{} since {}", device.standing.as_str(), since()));
             return concerns;
         }
         Standing::Quarantined => concerns.push(format!("quarantined since {}", since())),

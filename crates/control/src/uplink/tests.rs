@@ -2,6 +2,7 @@ use super::*;
 use crate::directory::Key;
 use crate::known::Known;
 use api::Purpose;
+use api::Standing;
 use model::envelope::{Algorithm, Counter, Header, LossCause, LostRange, Prior, encode_loss};
 use model::uplink::AttestedBy;
 use model::{DeviceId, Reading, SeriesName, Value};
@@ -26,6 +27,7 @@ fn key(seed: u8, purpose: Purpose) -> Key {
         created_at: NOW,
         not_after: NOW,
         retired_at: None,
+        ended_at: None,
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::json;
 use std::path::Path;
 use trust::cose::Signer as _;
 
-fn log_key() -> NoteKey {
+pub fn log_key() -> NoteKey {
     NoteKey::new("site/evidence", Setup::default().evidence_key.public()).unwrap()
 }
 

@@ -57,14 +57,20 @@ async fn an_entry_that_says_something_else_is_refused() {
 /// INV-STATE-1: every verb from every standing.
 #[tokio::test(flavor = "multi_thread")]
 async fn standing_moves_along_drawn_edges_only() {
-    use Standing::{Enrolled, Listed, Quarantined, Revoked};
+    use Standing::{Decommissioned, Enrolled, Listed, Quarantined, Revoked};
     let world = World::new().await;
-    let verbs = [("release", Enrolled), ("quarantine", Quarantined), ("revoke", Revoked)];
-    let moves: [(Standing, &[Standing]); 4] = [
-        (Listed, &[]),
-        (Enrolled, &[Quarantined, Revoked]),
-        (Quarantined, &[Enrolled, Revoked]),
+    let verbs = [
+        ("release", Enrolled),
+        ("quarantine", Quarantined),
+        ("revoke", Revoked),
+        ("decommission", Decommissioned),
+    ];
+    let moves: [(Standing, &[Standing]); 5] = [
+        (Listed, &[Decommissioned]),
+        (Enrolled, &[Quarantined, Revoked, Decommissioned]),
+        (Quarantined, &[Enrolled, Revoked, Decommissioned]),
         (Revoked, &[]),
+        (Decommissioned, &[]),
     ];
     let mut n = 0;
     for (from, allowed) in moves {
@@ -80,6 +86,9 @@ async fn standing_moves_along_drawn_edges_only() {
             }
             if from == Revoked {
                 assert_eq!(world.tell(&id, "revoke").await.status, 200);
+            }
+            if from == Decommissioned {
+                assert_eq!(world.tell(&id, "decommission").await.status, 200);
             }
             let generation = world.control.registry().directory().generation();
             let got = world.tell(&id, verb).await;

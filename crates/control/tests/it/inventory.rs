@@ -1,12 +1,14 @@
 //! What people see of the fleet: many devices in lines, and one of them whole.
 
+use crate::evidence::log_key;
 use crate::rollouts::{NEW, Plant};
 use crate::uplink::{hand_up, record_of, verdicts};
 use crate::world::{Got, Setup, World, secret};
-use api::device::{Device, DeviceLine, History, Inventory, Moment, Summary};
+use ::evidence::export;
+use api::device::{Device, DeviceLine, Forensics, History, Inventory, Moment, Summary};
 use api::rollout::{RolloutCommand, RolloutSignals, Rollouts};
-use api::{Changed, Role, Standing};
-use keys::est::{Operation, Purpose};
+use api::{Changed, Purpose, Role, Standing};
+use keys::est::{Operation, Purpose as For};
 use model::DeviceId;
 use model::envelope::Algorithm;
 use model::uplink::Verdict;
@@ -176,7 +178,7 @@ async fn a_history_tells_keys_firmware_standing_and_rollouts_and_names_the_event
     let key = secret(Algorithm::Ed25519);
     let pump = &plant.pumps[0].station;
     let world = &plant.world;
-    world.enroll(&pump.tls, Operation::Enroll, Purpose::Seal, &key, "pump-0").await.unwrap();
+    world.enroll(&pump.tls, Operation::Enroll, For::Seal, &key, "pump-0").await.unwrap();
 
     let moments = history(world, "pump-0", "").await;
     let kinds: Vec<_> = moments.iter().map(|moment| moment.kind.as_str()).collect();
@@ -369,4 +371,143 @@ async fn rollouts_are_listed_in_pages_newest_first() {
     assert_eq!(unknown.refusal(), (404, "unknown_rollout".into()));
     let many = get(&plant.world, "/v1/rollouts?limit=101").await;
     assert_eq!(many.refusal(), (400, "bad_query_string".into()));
+}
+
+/// INV-AUTH-1: what its keys could do ends at once, whatever grace a retired key has, and its birth certificate is the way back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_whose_keys_were_taken_away_comes_back_by_its_birth_certificate_alone() {
+    let mut plant = Plant::new().await;
+    let id = DeviceId::new("pump-0").unwrap();
+    let bundle = async |plant: &Plant| -> api::BundleDevice {
+        let got =
+            Got::of(plant.world.call(Some(&plant.gateway.tls), Method::GET, "/v1/gateway/bundle"));
+        let bundle: api::Bundle = got.await.json();
+        bundle.devices.into_iter().find(|device| device.id == "pump-0").unwrap()
+    };
+    assert_eq!(bundle(&plant).await.tls_keys.len(), 1);
+    assert_eq!(plant.world.tell(&id, "quarantine").await.status, 200);
+    let changed: Changed = plant.world.tell(&id, "reenrol").await.json();
+    assert_eq!(changed.device.standing, Standing::Quarantined, "it stays so until it is released");
+    assert!(changed.device.keys.iter().all(|key| key.retired_at_ms.is_some()));
+    let again: Changed = plant.world.tell(&id, "reenrol").await.json();
+    assert_eq!(again.generation, changed.generation, "there is nothing more to take");
+
+    let told = bundle(&plant).await;
+    assert_eq!((told.tls_keys, told.seal_keys.len()), (vec![], 1), "its backlog is believed");
+    let message = plant.pumps[0].sealed();
+    assert_eq!(plant.show(&id, message).await.refusal(), (403, "key_retired".into()));
+    let plant = plant.restart().await;
+    let (world, pump) = (&plant.world, &plant.pumps[0].station);
+    let key = secret(Algorithm::Esp256);
+    let refused = world.enroll(&pump.tls, Operation::Reenroll, For::Tls, &key, "pump-0").await;
+    assert!(refused.unwrap_err().to_string().contains("not_its_key"));
+    world.enroll(&pump.born, Operation::Enroll, For::Tls, &key, "pump-0").await.unwrap();
+    assert_eq!(bundle(&plant).await.tls_keys.len(), 1);
+    assert_eq!(device(world, "pump-0").await.line.standing, Standing::Quarantined);
+    let told = history(world, "pump-0", "&kind=key").await;
+    let taken = told.iter().find(|moment| moment.sentence.starts_with("all its keys")).unwrap();
+    assert!(taken.event.is_some());
+}
+
+/// INV-AUTH-1, INV-STATE-1.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decommissioned_device_is_nobody_any_more_and_cannot_come_back() {
+    let mut plant = Plant::new().await;
+    let id = DeviceId::new("pump-0").unwrap();
+    let changed: Changed = plant.world.tell(&id, "decommission").await.json();
+    assert_eq!(changed.device.standing, Standing::Decommissioned);
+    let got = plant.world.call(Some(&plant.gateway.tls), Method::GET, "/v1/gateway/bundle");
+    let bundle: api::Bundle = Got::of(got).await.json();
+    let told = bundle.devices.iter().find(|device| device.id == "pump-0").unwrap();
+    // Gateways of the release before know no other word for it.
+    assert_eq!(
+        (told.standing, told.tls_keys.len(), told.seal_keys.len()),
+        (Standing::Revoked, 0, 0)
+    );
+    let message = plant.pumps[0].sealed();
+    assert_eq!(plant.show(&id, message).await.refusal(), (403, "revoked".into()));
+    let record = record_of(&plant.pumps[0].station, 0);
+    let quarantined = verdicts(&hand_up(&plant.world, &plant.gateway, &[record]).await);
+    assert!(matches!(quarantined[..], [Verdict::Quarantined(_)]), "{quarantined:?}");
+    let plant = plant.restart().await;
+    let (world, pump) = (&plant.world, &plant.pumps[0].station);
+    let key = secret(Algorithm::Esp256);
+    for own in [&pump.born, &pump.tls] {
+        let refused = world.enroll(own, Operation::Enroll, For::Tls, &key, "pump-0").await;
+        assert!(refused.unwrap_err().to_string().contains("revoked"));
+    }
+    for verb in ["release", "revoke", "quarantine", "reenrol"] {
+        assert_eq!(world.tell(&id, verb).await.refusal(), (409, "not_drawn".into()), "{verb}");
+    }
+    let found = device(world, "pump-0").await;
+    assert!(found.concerns[0].starts_with("decommissioned since 2"), "{:?}", found.concerns);
+    let standing = history(world, "pump-0", "&kind=standing").await;
+    assert!(sentences(&standing).contains(&"decommissioned for good, was enrolled"));
+    let plant = plant.restart().await;
+    let refusals = history(&plant.world, "pump-0", "&kind=refusal").await;
+    let mut refusals = sentences(&refusals);
+    refusals.sort_unstable();
+    assert_eq!(
+        refusals,
+        [
+            "a call in its name refused: revoked",
+            "a certificate in its name refused: revoked",
+            "a check-in in its name by gateway gw-1 refused: revoked",
+            "a message in its name by gateway gw-1 refused: revoked",
+        ]
+    );
+}
+
+/// INV-EVID-1: whoever has the log's public key needs neither the site nor its word.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_about_a_device_proves_by_itself_what_was_done() {
+    let mut plant = Plant::new().await;
+    plant.gauge.says(Ok(Value::Null));
+    let order = json!({
+        "id": "r-1", "product": "pump-app", "version": "1.1.0", "start": true,
+        "waves": [{ "percent": 100 }],
+    });
+    plant.create(order).await;
+    plant.stage("r-1", 1, "installing").await;
+    let told = plant.all_check_in().await;
+    plant.install(&told).await;
+    let id = DeviceId::new("pump-0").unwrap();
+    assert_eq!(plant.world.tell(&id, "revoke").await.status, 200);
+    let got = get(&plant.world, "/v1/devices/pump-0/forensics").await;
+    let file: Forensics = got.json();
+    assert_eq!((file.plimsoll_forensics, file.site.as_str(), file.missing.len()), (1, "site", 0));
+    assert_eq!(file.device, device(&plant.world, "pump-0").await);
+    assert_eq!(file.history, history(&plant.world, "pump-0", "").await);
+
+    let proven = export::verify(file.evidence.as_bytes(), &log_key()).unwrap();
+    let named: Vec<u64> = file.history.iter().filter_map(|moment| moment.event).collect();
+    assert!(named.len() >= 6, "{:#?}", sentences(&file.history));
+    for moment in file.history.iter().filter(|moment| moment.event.is_some()) {
+        let event = proven.events.iter().find(|event| Some(event.sequence()) == moment.event);
+        let event = event.unwrap_or_else(|| panic!("not proven: {moment:?}"));
+        assert_eq!((event.at_ms(), Some(event.actor())), (moment.at_ms, moment.actor.as_deref()));
+    }
+    let actions: Vec<_> = proven.events.iter().map(|event| event.action()).collect();
+    assert!(actions.contains(&"device.revoke") && actions.contains(&"device.proven"));
+    assert!(!file.evidence.contains("pump-1"), "nobody else's");
+
+    // Each certificate is the authority's own word about the key that it stands beside.
+    let issuers = ::keys::Issuers::new("site", vec![file.authority.0.clone()], vec![]).unwrap();
+    for one in &file.certificates {
+        let leaf = issuers.identify(&one.certificate.0, ::keys::UnixTime::now()).unwrap();
+        if one.purpose == Purpose::Tls {
+            assert_eq!(leaf.spki_sha256.to_string(), one.key);
+        }
+    }
+    let ids: Vec<_> = file.certificates.iter().map(|one| one.key.as_str()).collect();
+    let keys: Vec<_> = file.device.identity.keys.iter().map(|key| key.id.as_str()).collect();
+    assert_eq!(ids, keys);
+
+    // One letter of what was done, changed.
+    let at = file.evidence.find("device.revoke").unwrap();
+    let mut forged = file.evidence.clone().into_bytes();
+    forged[at] = b'D';
+    assert!(export::verify(&forged, &log_key()).is_err());
+    let unknown = get(&plant.world, "/v1/devices/pump-99/forensics").await;
+    assert_eq!(unknown.refusal(), (404, "unknown_device".into()));
 }

@@ -69,13 +69,13 @@ async fn a_registry_of_another_release_or_site_is_refused_and_left_alone() {
     drop(open(&path).await.unwrap());
     let other = Registry::open(&path, "elsewhere", POLICIES).await.unwrap_err();
     assert!(other.to_string().ends_with("is of site `site`, expected `elsewhere`"), "{other}");
-    edit(&path, "UPDATE schema_version SET version = 2").await.unwrap();
+    edit(&path, "UPDATE schema_version SET version = 3").await.unwrap();
     for _ in 0..2 {
         let newer = open(&path).await.unwrap_err();
-        let expected = "has schema version 2, expected 1: another release wrote it";
+        let expected = "has schema version 3, expected 2: another release wrote it";
         assert!(newer.to_string().ends_with(expected), "{newer}");
     }
-    edit(&path, "UPDATE schema_version SET version = 1").await.unwrap();
+    edit(&path, "UPDATE schema_version SET version = 2").await.unwrap();
     open(&path).await.unwrap();
 }
 
@@ -91,7 +91,7 @@ async fn the_schema_holds_what_the_code_holds() {
     edit(
         &path,
         "UPDATE devices SET standing = 'enrolled' WHERE id = 'pump-1';
-         INSERT INTO keys VALUES ('aa', 'bb', 'pump-1', 'tls', x'00', x'00', 1, 1, NULL)",
+         INSERT INTO keys VALUES ('aa', 'bb', 'pump-1', 'tls', x'00', x'00', 1, 1, NULL, NULL)",
     )
     .await
     .unwrap();
@@ -104,10 +104,16 @@ async fn the_schema_holds_what_the_code_holds() {
         ("UPDATE keys SET purpose = 'seal'", "INV-PURP-1"),
         ("UPDATE keys SET device = 'pump-2'", "INV-PURP-1"),
         (
-            "INSERT INTO keys VALUES ('aa', 'cc', 'pump-2', 'seal', x'00', x'00', 1, 1, NULL)",
+            "INSERT INTO keys VALUES ('aa', 'cc', 'pump-2', 'seal', x'00', x'00', 1, 1, NULL, NULL)",
             "UNIQUE",
         ),
         ("UPDATE keys SET retired_at = 5; UPDATE keys SET retired_at = NULL", "INV-STATE-1"),
+        ("UPDATE keys SET ended_at = 5; UPDATE keys SET ended_at = NULL", "INV-STATE-1"),
+        (
+            "UPDATE devices SET standing = 'decommissioned' WHERE id = 'pump-2';
+             UPDATE devices SET standing = 'listed' WHERE id = 'pump-2'",
+            "INV-STATE-1",
+        ),
         (
             "INSERT INTO devices VALUES ('x', 'X', 'device', 'hall', 'listed', 1, NULL, 1)",
             "FOREIGN KEY",
@@ -160,6 +166,7 @@ fn seal_key(seed: u8) -> Key {
         created_at: Timestamp(2),
         not_after: Timestamp(9),
         retired_at: None,
+        ended_at: None,
     }
 }
 
@@ -199,9 +206,12 @@ async fn a_registry_that_cannot_mean_what_it_says_is_not_served() {
     let registry = open(&path).await.unwrap();
     registry.list(&pump(1), &"token/site".into(), Timestamp(1)).await.unwrap();
     drop(registry);
-    edit(&path, "INSERT INTO keys VALUES ('aa', 'bb', 'pump-1', 'tls', x'00', x'00', 1, 1, NULL)")
-        .await
-        .unwrap();
+    edit(
+        &path,
+        "INSERT INTO keys VALUES ('aa', 'bb', 'pump-1', 'tls', x'00', x'00', 1, 1, NULL, NULL)",
+    )
+    .await
+    .unwrap();
     let refused = open(&path).await.unwrap_err();
     assert_eq!(refused.to_string(), "registry holds what it cannot mean: a key that is none");
 }
@@ -229,4 +239,73 @@ async fn changes_come_one_after_the_other() {
     assert_eq!(directory.device(&id).unwrap().standing, Standing::Listed);
     drop(registry);
     assert_eq!(*open(&path).await.unwrap().directory(), *directory);
+}
+
+/// A file that version 1 wrote, with all that was in it, goes on: INV-MIX-1 refuses what is newer, not what is older.
+#[tokio::test]
+async fn a_registry_of_version_1_is_taken_over_whole_and_can_do_what_version_2_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("registry.sqlite");
+    std::fs::write(&path, "").unwrap();
+    edit(&path, include_str!("registry/v1.sql")).await.unwrap();
+    let policies = "// others than were in it";
+    let registry = Registry::open(&path, "site", policies).await.unwrap();
+    let directory = registry.directory();
+    let shown = |id: &str| {
+        let device = directory.device(&DeviceId::new(id).unwrap()).unwrap();
+        (device.standing, device.keys.len(), device.group.to_string())
+    };
+    for id in ["gw-1", "host-1", "replay-1"] {
+        assert_eq!(shown(id), (Standing::Enrolled, 2, "production".to_owned()), "{id}");
+    }
+    assert_eq!(registry.events(), 11, "ten that were there, and that policies are others");
+    let (host, by) = (DeviceId::new("host-1").unwrap(), "token/site".into());
+    registry.take_keys(&host, &by, Timestamp(5)).await.unwrap();
+    registry.set_standing(&host, Standing::Decommissioned, &by, Timestamp(6)).await.unwrap();
+    let before = registry.directory();
+    registry.close().await;
+    let again = Registry::open(&path, "site", policies).await.unwrap();
+    assert_eq!(*again.directory(), *before);
+    let host = before.device(&host).unwrap();
+    assert!(host.keys.iter().all(|key| key.ended_at == Some(Timestamp(5))), "{host:?}");
+    again.close().await;
+    // What refers to devices still does, and what holds their standing still does.
+    for (sql, reason) in [
+        ("INSERT INTO seen VALUES ('nobody', 1, NULL)", "FOREIGN KEY"),
+        ("DELETE FROM devices WHERE id = 'replay-1'", "FOREIGN KEY"),
+        ("UPDATE devices SET standing = 'enrolled' WHERE id = 'host-1'", "INV-STATE-1"),
+        (
+            "INSERT INTO keys VALUES ('aa', 'bb', 'host-1', 'tls', x'00', x'00', 1, 1, NULL, NULL)",
+            "INV-AUTH-1",
+        ),
+    ] {
+        let refused = edit(&path, sql).await.expect_err(sql).to_string();
+        assert!(refused.contains(reason), "{sql}: {refused}");
+    }
+    edit(&path, "UPDATE site SET generation = 900; UPDATE devices SET changed_at = 7")
+        .await
+        .unwrap();
+    let followed = Registry::open(&path, "site", policies).await.unwrap();
+    assert_eq!(followed.directory().generation(), 900, "triggers follow what is written");
+}
+
+/// A migration that does not end leaves the file as it was, for the release that wrote it.
+#[tokio::test]
+async fn a_registry_of_version_1_that_cannot_be_taken_over_stays_of_version_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("registry.sqlite");
+    std::fs::write(&path, "").unwrap();
+    edit(&path, include_str!("registry/v1.sql")).await.unwrap();
+    edit(&path, "PRAGMA foreign_keys = OFF; DELETE FROM ownership WHERE serial = 'host-1'")
+        .await
+        .unwrap();
+    let refused = open(&path).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "registry holds what it cannot mean: 2 rows that name what is not there"
+    );
+    // Nothing of the new table is left, and the version is what it was.
+    let still = "CREATE TABLE devices_2 (version CHECK (version = 1));
+         INSERT INTO devices_2 SELECT version FROM schema_version";
+    edit(&path, still).await.unwrap();
 }

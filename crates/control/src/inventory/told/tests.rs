@@ -23,6 +23,7 @@ fn key(seed: u8, purpose: Purpose, ends_in_days: i64) -> Arc<Key> {
         created_at: Timestamp(0),
         not_after: Timestamp(NOW.as_us() + ends_in_days * DAY_US),
         retired_at: None,
+        ended_at: None,
     })
 }
 
@@ -119,6 +120,10 @@ fn each_thing_that_stands_against_a_device_is_one_sentence_and_a_healthy_one_has
         (
             check(with(&|d| d.standing = Standing::Revoked), None, None, 0),
             "revoked since 2026-11-21 22:30 UTC",
+        ),
+        (
+            check(with(&|d| d.standing = Standing::Decommissioned), None, None, 0),
+            "decommissioned since 2026-11-21 22:30 UTC",
         ),
         (
             check(with(&|d| d.standing = Standing::Listed), None, None, 0),
