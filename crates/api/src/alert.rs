@@ -83,7 +83,8 @@ pub enum Signal {
         #[serde(default)]
         labels: std::collections::BTreeMap<String, String>,
     },
-    /// Milliseconds since each enrolled device, or gateway, was heard.
+    /// Milliseconds since each enrolled device, or gateway, was heard. In a rule that groups by gateway a silent gateway is
+    /// one of those that stand under its name.
     Silence { role: crate::Role },
 }
 
@@ -211,6 +212,7 @@ pub struct Silences {
 }
 
 /// `GET /v1/reports/weekly?until_ms=`: the seven days before, as numbers that the console lays out for print.
+/// `GET /v1/reports/weekly.html`: the same as a page of its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WeeklyReport {
     pub site: String,
@@ -237,6 +239,9 @@ pub struct WeeklyReport {
     pub acts: std::collections::BTreeMap<String, u64>,
     /// Counters of invariants that are not 0.
     pub violations: std::collections::BTreeMap<String, u64>,
+    /// Numbers that could not be had, and why, each in a sentence.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

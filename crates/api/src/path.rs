@@ -88,6 +88,16 @@ pub const SILENCES: &str = "/v1/silences";
 /// `GET`: [`crate::alert::Rules`]. `POST` [`crate::alert::Rule`]: 200. `POST /v1/alert-rules/{id}/delete`: 204.
 pub const ALERT_RULES: &str = "/v1/alert-rules";
 
+/// `GET`: [`crate::alert::Targets`]. `POST` [`crate::alert::Target`]: 200 [`crate::alert::TargetState`].
+/// `POST /v1/alert-targets/{id}/delete`: 204. `POST /v1/alert-targets/{id}/test`: 200; 502: it was not told.
+pub const ALERT_TARGETS: &str = "/v1/alert-targets";
+
+/// `GET ?until_ms=N`: [`crate::alert::WeeklyReport`].
+pub const WEEKLY_REPORT: &str = "/v1/reports/weekly";
+
+/// The same as a page for people and printers.
+pub const WEEKLY_REPORT_PAGE: &str = "/v1/reports/weekly.html";
+
 /// `GET`: Prometheus text format. Bearer token.
 pub const METRICS: &str = "/metrics";
 

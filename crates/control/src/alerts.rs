@@ -13,30 +13,37 @@
 
 mod call;
 mod driver;
+mod page;
+mod report;
 pub mod rule;
 mod signal;
 pub mod step;
 pub(crate) mod table;
+mod target;
+mod tell;
 
 pub(crate) use call::{
-    acknowledge, delete_rule, end_silence, list, put_rule, rules, silence, silences,
+    acknowledge, delete_rule, delete_target, end_silence, list, put_rule, put_target, rules,
+    silence, silences, targets, test_target,
 };
-pub(crate) use driver::run;
+pub(crate) use report::{weekly, weekly_page};
 
 use crate::metrics::Metrics;
 use crate::principal::Actor;
 use crate::registry::{Registry, RegistryError, Work};
-use crate::station::now;
+use crate::station::{Station, now};
 use api::Query;
-use api::alert::{NewSilence, Rule, RuleState, Target};
+use api::alert::{NewSilence, Rule, RuleState, Target, TargetState};
 use model::Timestamp;
 use rule::BadRule;
 use signal::Meter;
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, RwLock, RwLockWriteGuard};
 use step::{Event, Ms, REOPEN_MS, Silence, State};
 use table::Writing;
-use tokio::sync::Mutex;
+use target::BadTarget;
+use tokio::sync::{Mutex, Notify, Semaphore};
+use tokio_util::task::TaskTracker;
 
 /// How events name what control does by itself.
 const CONTROL: &str = "control";
@@ -62,6 +69,10 @@ pub enum AlertError {
     Shipped(String),
     #[error("there are {max} {what} already: expected one to go first")]
     TooMany { what: &'static str, max: usize },
+    #[error("no target `{0}`")]
+    UnknownTarget(String),
+    #[error(transparent)]
+    BadTarget(#[from] BadTarget),
     #[error(transparent)]
     BadRule(#[from] BadRule),
     #[error(transparent)]
@@ -81,6 +92,8 @@ pub(crate) enum Act {
     EndSilence(u64),
     Rule(Rule),
     DeleteRule(String),
+    Target(Target),
+    DeleteTarget(String),
     Passed,
 }
 
@@ -104,6 +117,19 @@ struct Inner {
     /// Who holds it may write: the state is then what the tables say until the transaction is over.
     turn: Mutex<Turn>,
     state: RwLock<Arc<State>>,
+    /// How deliveries to each target went last, since the start.
+    delivered: RwLock<BTreeMap<String, Delivered>>,
+    /// Something was put into a queue.
+    queued: Notify,
+    /// One report at a time is made for whoever asks.
+    reports: Semaphore,
+}
+
+/// How deliveries to a target went.
+#[derive(Clone, Debug, Default)]
+struct Delivered {
+    at_ms: Option<Ms>,
+    trouble: Option<String>,
 }
 
 struct Turn {
@@ -166,6 +192,9 @@ impl Alerts {
             metrics,
             turn: Mutex::new(turn),
             state: RwLock::new(Arc::new(state)),
+            delivered: RwLock::default(),
+            queued: Notify::new(),
+            reports: Semaphore::new(1),
         })))
     }
 
@@ -209,8 +238,17 @@ impl Alerts {
         work.await.unwrap_or_else(|_| Err(RegistryError::GivenUp.into()))
     }
 
-    async fn act_in_turn(&self, act: Act, actor: Actor, at: Timestamp) -> Result<Done, AlertError> {
+    async fn act_in_turn(
+        &self,
+        mut act: Act,
+        actor: Actor,
+        at: Timestamp,
+    ) -> Result<Done, AlertError> {
         let mut turn = self.0.turn.lock().await;
+        if let Act::Target(target) = act {
+            let before = turn.targets.iter().find(|known| known.id == target.id);
+            act = Act::Target(target::keep_secrets(target, before));
+        }
         let now_ms = ms(at);
         let before = self.state();
         let mut note = None;
@@ -257,6 +295,21 @@ impl Alerts {
                 (false, Some(_)) => return Err(AlertError::Shipped(id.clone())),
                 (false, None) => return Err(AlertError::UnknownRule(id.clone())),
             },
+            Act::Target(target) => {
+                let known = turn.targets.iter().any(|known| known.id == target.id);
+                if !known && turn.targets.len() >= target::TARGETS_MAX {
+                    let max = target::TARGETS_MAX;
+                    return Err(AlertError::TooMany { what: "targets", max });
+                }
+                target::check(target)?;
+                Event::Passed
+            }
+            Act::DeleteTarget(id) => {
+                if !turn.targets.iter().any(|known| known.id == *id) {
+                    return Err(AlertError::UnknownTarget(id.clone()));
+                }
+                Event::Passed
+            }
             Act::Passed => Event::Passed,
         };
         let (next, effects) = State::clone(&before).on(event, now_ms);
@@ -282,6 +335,8 @@ impl Alerts {
                         Act::EndSilence(id) => table::end_silence(step, *id, &writing).await?,
                         Act::Rule(rule) => table::put_rule(step, rule, &writing).await?,
                         Act::DeleteRule(id) => table::delete_rule(step, id, &writing).await?,
+                        Act::Target(target) => table::put_target(step, target, &writing).await?,
+                        Act::DeleteTarget(id) => table::delete_target(step, id, &writing).await?,
                         Act::Look(..) | Act::Acknowledge { .. } | Act::Passed => {}
                     }
                     table::write(step, &effects, &writing).await
@@ -307,10 +362,56 @@ impl Alerts {
                 turn.meter.forget(&id);
                 turn.changed.remove(&id);
             }
+            Act::Target(target) => {
+                turn.targets.retain(|known| known.id != target.id);
+                self.0.forget_delivered(&target.id);
+                turn.targets.push(target);
+                turn.targets.sort_by(|a, b| a.id.cmp(&b.id));
+            }
+            Act::DeleteTarget(id) => {
+                turn.targets.retain(|known| known.id != id);
+                self.0.forget_delivered(&id);
+            }
             _ => {}
         }
         self.show(next);
+        self.0.queued.notify_one();
         Ok(Done { id: made, events })
+    }
+
+    /// Notes how an attempt went: why it failed, if it did.
+    fn note(&self, target: &str, trouble: Option<String>, at_ms: Ms) {
+        let mut delivered = self.0.delivered_mut();
+        let of = delivered.entry(target.to_owned()).or_default();
+        if trouble.is_none() {
+            of.at_ms = Some(at_ms);
+        }
+        of.trouble = trouble;
+    }
+
+    /// All targets as they may be shown.
+    pub(crate) async fn targets(&self) -> Result<Vec<TargetState>, AlertError> {
+        let targets = self.0.turn.lock().await.targets.clone();
+        let queues = self
+            .0
+            .registry
+            .read(|tx| -> Work<'_, _, RegistryError> { Box::pin(table::queues(tx)) });
+        let queues = queues.await?;
+        let delivered = self.0.delivered.read().expect("nothing panics while it holds it");
+        let shown = targets.into_iter().map(|target| {
+            let (target, has_secret) = target::without_secrets(target);
+            let Delivered { at_ms, trouble } =
+                delivered.get(&target.id).cloned().unwrap_or_default();
+            let waiting = queues.get(&target.id).copied().unwrap_or(0);
+            TargetState { target, has_secret, waiting, delivered_at_ms: at_ms, trouble }
+        });
+        Ok(shown.collect())
+    }
+
+    async fn target(&self, id: &str) -> Result<Target, AlertError> {
+        let turn = self.0.turn.lock().await;
+        let known = turn.targets.iter().find(|known| known.id == id);
+        known.cloned().ok_or_else(|| AlertError::UnknownTarget(id.to_owned()))
     }
 
     fn show(&self, next: State) {
@@ -352,6 +453,23 @@ impl Alerts {
             Some(_) => Ok(()),
         }
     }
+}
+
+impl Inner {
+    fn delivered_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Delivered>> {
+        self.delivered.write().expect("nothing panics while it holds it")
+    }
+
+    fn forget_delivered(&self, target: &str) {
+        self.delivered_mut().remove(target);
+    }
+}
+
+/// What goes on by itself: rules are looked at, targets told, reports made.
+pub(crate) fn run(station: &Arc<Station>, tasks: &TaskTracker) {
+    tasks.spawn(driver::run(station.clone()));
+    tasks.spawn(tell::run(station.clone()));
+    tasks.spawn(report::run(station.clone()));
 }
 
 pub(crate) fn ms(at: Timestamp) -> Ms {

@@ -150,7 +150,7 @@ impl Control {
         connections.spawn(station.rollouts.clone().run(connections.clone(), draining));
         let draining = station.reached(Phase::Draining);
         connections.spawn(station.inventory.clone().run(draining));
-        connections.spawn(alerts::run(station.clone()));
+        alerts::run(&station, &connections);
         let draining = station.reached(Phase::Draining);
         connections.spawn(people::call::keep_tidy(station.clone(), draining));
         watch_for_failure(&station, &connections);

@@ -189,6 +189,12 @@ endpoints! {
     SilenceEnd = "silence_end", Post "/v1/silences/{id}/end", Whole(Scope::AlertsWrite);
     AlertRules = "alert_rules", Get "/v1/alert-rules", Whole(Scope::AlertsRead);
     AlertRulePut = "alert_rule_put", Post "/v1/alert-rules", Whole(Scope::SettingsWrite);
+    AlertTargets = "alert_targets", Get "/v1/alert-targets", Whole(Scope::SettingsWrite);
+    AlertTargetPut = "alert_target_put", Post "/v1/alert-targets", Whole(Scope::SettingsWrite);
+    AlertTargetDelete = "alert_target_delete", Post "/v1/alert-targets/{id}/delete", Whole(Scope::SettingsWrite);
+    AlertTargetTest = "alert_target_test", Post "/v1/alert-targets/{id}/test", Whole(Scope::SettingsWrite);
+    WeeklyReport = "weekly_report", Get "/v1/reports/weekly", Whole(Scope::FleetRead);
+    WeeklyReportPage = "weekly_report_page", Get "/v1/reports/weekly.html", Whole(Scope::FleetRead);
     AlertRuleDelete = "alert_rule_delete", Post "/v1/alert-rules/{id}/delete", Whole(Scope::SettingsWrite);
 
     Console = "console", Get "/", Public;
@@ -261,6 +267,9 @@ mod tests {
             path::USERS,
             path::TOKENS,
             path::SITES,
+            path::ALERT_TARGETS,
+            path::WEEKLY_REPORT,
+            path::WEEKLY_REPORT_PAGE,
             path::METRICS,
             path::HEALTH,
         ] {

@@ -184,7 +184,10 @@ fn is_token(word: &HeaderValue, token: &model::Digest) -> bool {
 
 fn time_max(station: &Station, endpoint: Endpoint) -> Duration {
     match endpoint {
-        Endpoint::Query => station.limits.query_time_max,
+        // Reports ask questions.
+        Endpoint::Query | Endpoint::WeeklyReport | Endpoint::WeeklyReportPage => {
+            station.limits.query_time_max
+        }
         Endpoint::Bundle => gateway::WAIT_MAX + station.limits.request_time_max,
         _ => station.limits.request_time_max,
     }
@@ -258,6 +261,12 @@ fn carry_out<'a>(
         Endpoint::SilenceEnd => Box::pin(alerts::end_silence(station, call)),
         Endpoint::AlertRules => Box::pin(alerts::rules(station, call)),
         Endpoint::AlertRulePut => Box::pin(alerts::put_rule(station, call)),
+        Endpoint::AlertTargets => Box::pin(alerts::targets(station, call)),
+        Endpoint::AlertTargetPut => Box::pin(alerts::put_target(station, call)),
+        Endpoint::AlertTargetDelete => Box::pin(alerts::delete_target(station, call)),
+        Endpoint::AlertTargetTest => Box::pin(alerts::test_target(station, call)),
+        Endpoint::WeeklyReport => Box::pin(alerts::weekly(station, call)),
+        Endpoint::WeeklyReportPage => Box::pin(alerts::weekly_page(station, call)),
         Endpoint::AlertRuleDelete => Box::pin(alerts::delete_rule(station, call)),
         Endpoint::Console | Endpoint::ConsolePage | Endpoint::ConsoleFile => {
             Box::pin(async move { console::console(&call) })

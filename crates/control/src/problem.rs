@@ -237,6 +237,10 @@ impl From<AlertError> for Failure {
             AlertError::Unknown(_) => unknown("unknown_alert", "no such alert"),
             AlertError::UnknownSilence(_) => unknown("unknown_silence", "no such silence"),
             AlertError::UnknownRule(_) => unknown("unknown_rule", "no such rule"),
+            AlertError::UnknownTarget(_) => unknown("unknown_target", "no such target"),
+            AlertError::BadTarget(_) => {
+                Self::new(StatusCode::BAD_REQUEST, "bad_target", "this is no target", detail)
+            }
             AlertError::Resolved(_) => conflict("resolved"),
             AlertError::Ended(_) => conflict("ended"),
             AlertError::Shipped(_) => conflict("shipped_rule"),

@@ -2,13 +2,14 @@
 
 use super::step::State;
 use super::table::{self, Page};
-use super::{Act, AlertError, Done, driver, ms, rule};
+use super::{Act, AlertError, Done, driver, ms, rule, tell};
 use crate::call::{Call, json_answer, no_content};
 use crate::problem::Failure;
 use crate::registry::{RegistryError, Work};
 use crate::station::{Station, now};
 use api::alert::{
     ALERTS_PAGE_MAX, Acknowledge, Alert, Alerts, NewSilence, Priority, Rule, Signal, Silences,
+    Target, Targets,
 };
 use axum::RequestPartsExt as _;
 use axum::extract::Path;
@@ -18,6 +19,8 @@ use axum::response::Response;
 /// The longest SQL of a rule with every character escaped, and the rest.
 const RULE_BYTES_MAX: usize = 128 * 1024;
 const BODY_BYTES_MAX: usize = 4 * 1024;
+/// Certificates in PEM, every line end escaped, and the rest.
+const TARGET_BYTES_MAX: usize = 64 * 1024;
 const NOTE_BYTES_MAX: usize = 1000;
 const SILENCE_DAYS_MAX: u64 = 30;
 const DAY_MS: u64 = 86_400_000;
@@ -206,8 +209,51 @@ pub(crate) async fn delete_rule(station: &Station, mut call: Call) -> Result<Res
     Ok(no_content())
 }
 
+pub(crate) async fn targets(station: &Station, call: Call) -> Result<Response, Failure> {
+    call.person(station)?;
+    let targets = station.alerts.targets().await.map_err(|e| failed(station, e))?;
+    Ok(json_answer(&Targets { targets }))
+}
+
+pub(crate) async fn put_target(station: &Station, call: Call) -> Result<Response, Failure> {
+    let actor = call.person(station)?.actor.clone();
+    let target: Target = call.json(TARGET_BYTES_MAX).await?;
+    station.ledger.may_widen()?;
+    let id = target.id.clone();
+    let act = Act::Target(target);
+    let done = station.alerts.act(act, &actor, now()).await.map_err(|e| failed(station, e))?;
+    station.ledger.covered(done.events).await?;
+    shown_target(station, &id).await
+}
+
+pub(crate) async fn delete_target(station: &Station, mut call: Call) -> Result<Response, Failure> {
+    let actor = call.person(station)?.actor.clone();
+    let act = Act::DeleteTarget(named(&mut call).await?);
+    station.ledger.may_widen()?;
+    let done = station.alerts.act(act, &actor, now()).await.map_err(|e| failed(station, e))?;
+    station.ledger.covered(done.events).await?;
+    Ok(no_content())
+}
+
+pub(crate) async fn test_target(station: &Station, mut call: Call) -> Result<Response, Failure> {
+    call.person(station)?;
+    let id = named(&mut call).await?;
+    let target = station.alerts.target(&id).await?;
+    tell::test(&station.alerts, &target, now()).await.map_err(|why| {
+        let title = "the target was not told";
+        Failure::new(StatusCode::BAD_GATEWAY, "target_failed", title, why)
+    })?;
+    shown_target(station, &id).await
+}
+
+async fn shown_target(station: &Station, id: &str) -> Result<Response, Failure> {
+    let targets = station.alerts.targets().await.map_err(|e| failed(station, e))?;
+    let shown = targets.into_iter().find(|shown| shown.target.id == id);
+    Ok(json_answer(&shown.ok_or_else(|| AlertError::UnknownTarget(id.to_owned()))?))
+}
+
 /// What people write down: some text, in bounds, without what would break a line of a log.
-pub(super) fn text(field: &str, text: &str, max: usize) -> Result<(), Failure> {
+fn text(field: &str, text: &str, max: usize) -> Result<(), Failure> {
     let len = text.len();
     if !text.trim().is_empty() && len <= max && !text.chars().any(|c| c.is_control() && c != '\n') {
         return Ok(());
@@ -221,12 +267,12 @@ async fn number(call: &mut Call) -> Result<u64, Failure> {
     path.map(|Path(id)| id).map_err(|e| Failure::bad_request("bad_name", e.body_text()))
 }
 
-pub(super) async fn named(call: &mut Call) -> Result<String, Failure> {
+async fn named(call: &mut Call) -> Result<String, Failure> {
     let path = call.head.extract::<Path<String>>().await;
     path.map(|Path(id)| id).map_err(|e| Failure::bad_request("bad_name", e.body_text()))
 }
 
-pub(super) fn failed(station: &Station, error: AlertError) -> Failure {
+fn failed(station: &Station, error: AlertError) -> Failure {
     match error {
         AlertError::Registry(error) => station.failed_to_store(error),
         error => error.into(),

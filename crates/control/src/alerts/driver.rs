@@ -1,12 +1,12 @@
 //! Looks at rules when they are due: asks the store, reads metrics, and hands what they say to the core.
 
 use super::signal::{self, Seen};
-use super::step::{Event, Ms};
+use super::step::{Event, Found, Ms};
 use super::{Act, Alerts, CONTROL, ms};
 use crate::metrics::families;
 use crate::station::{Phase, Station, now};
-use api::Standing;
-use api::alert::{Rule, Signal};
+use api::alert::{Condition, Rule, Signal};
+use api::{Role, Standing};
 use model::{DeviceId, Timestamp, told};
 use prometheus::proto::MetricFamily;
 use std::collections::BTreeMap;
@@ -44,7 +44,14 @@ pub(super) async fn look(station: &Station, at: Timestamp) {
         station.look_at_metrics();
         let families = families(station.metrics_registries());
         for rule in read {
-            let (event, seen) = read_metric(alerts, &rule, &families, now_ms).await;
+            let (event, seen) = match &rule.signal {
+                Signal::Silence { role } => {
+                    let (id, found) = (rule.id.clone(), silent(station, &rule, *role, now_ms));
+                    let looked = Event::Looked { rule: id, found, cut: false, excused: vec![] };
+                    (looked, Seen::default())
+                }
+                _ => read_metric(alerts, &rule, &families, now_ms).await,
+            };
             let id = rule.id.clone();
             if take(alerts, rule, event, at).await {
                 alerts.0.turn.lock().await.meter.remember(&id, seen);
@@ -81,7 +88,7 @@ async fn read_metric(
     now_ms: Ms,
 ) -> (Event, Seen) {
     let Signal::Metric { name, labels } = &rule.signal else {
-        return (unsupported(rule), Seen::default());
+        return (not_asked(rule), Seen::default());
     };
     let turn = alerts.0.turn.lock().await;
     let found = turn.meter.samples(&rule.id, families, name, labels, now_ms);
@@ -103,14 +110,43 @@ fn excused(alerts: &Alerts, rule: &Rule) -> Vec<String> {
     known.filter(is_out).map(str::to_owned).collect()
 }
 
-fn unsupported(rule: &Rule) -> Event {
-    let why = "this process does not know when devices were heard".to_owned();
+/// Milliseconds since each enrolled device, or gateway, was heard; those alone that the rule is about. Where the rule groups
+/// by gateway, a gateway is one of those that stand under its name.
+fn silent(station: &Station, rule: &Rule, role: Role, now_ms: Ms) -> Vec<Found> {
+    let directory = station.registry.directory();
+    let grouped = rule.group_by_gateway;
+    let is_meant = |of: Role| of == role || (grouped && of == Role::Gateway);
+    let enrolled = directory
+        .devices(None)
+        .filter(|device| device.standing == Standing::Enrolled && is_meant(device.role));
+    let found = enrolled.filter_map(|device| {
+        let line = station.inventory.line(&device.id);
+        let heard_at = line.as_ref().and_then(|line| line.seen_at_ms);
+        let heard_at = heard_at.or_else(|| device.enrolled_at.map(ms))?;
+        let value = now_ms.saturating_sub(heard_at) as f64;
+        let is_so = match rule.when {
+            Condition::Above(bound) => value > bound,
+            Condition::Below(bound) => value < bound,
+            Condition::Absent => false,
+        };
+        let gateway = match device.role {
+            Role::Gateway => Some(device.id.to_string()),
+            Role::Device => line.and_then(|line| line.gateway),
+        };
+        let (subject, group) = (device.id.to_string(), gateway.filter(|_| grouped));
+        is_so.then_some(Found { subject, group, value })
+    });
+    found.collect()
+}
+
+fn not_asked(rule: &Rule) -> Event {
+    let why = "this signal is not one that is asked in this way".to_owned();
     Event::Failed { rule: rule.id.clone(), why }
 }
 
 /// Asks a rule's question. One that fails, or is not answered in its time, is told, never taken for an answer.
 pub(super) async fn ask(alerts: &Alerts, rule: &Rule, now_ms: Ms) -> Event {
-    let Signal::Sql(sql) = &rule.signal else { return unsupported(rule) };
+    let Signal::Sql(sql) = &rule.signal else { return not_asked(rule) };
     let question = signal::question(sql, now_ms);
     // The store has this bound too; one that does not keep it holds up no rule for longer.
     let time_max = Duration::from_millis(signal::QUESTION_TIME_MAX_MS + 1000);

@@ -15,7 +15,8 @@ use super::step::{Effect, Kept, Ms, Raised, Silence};
 use crate::principal::Actor;
 use crate::registry::{RegistryError, Step, said};
 use api::alert::{
-    Alert, NewSilence, Priority, Rule, Silence as Shown, Target, Telling, TellingKind,
+    Alert, NewSilence, Priority, Rule, Silence as Shown, Target, Telling, TellingKind, Way,
+    WeeklyReport,
 };
 use evidence::event::Said;
 use model::Timestamp;
@@ -508,6 +509,196 @@ pub async fn delete_rule(step: &mut Step<'_>, id: &str, by: &Writing) -> Result<
     step.say(said(by.now, &by.actor, "rule.change", subject, json!({ "deleted": true })))
         .await
         .map(drop)
+}
+
+/// Makes a target or changes it. What it shares with nobody else is in no event.
+pub async fn put_target(
+    step: &mut Step<'_>,
+    target: &Target,
+    by: &Writing,
+) -> Result<(), RegistryError> {
+    let body = serde_json::to_string(target).expect("the API's types have a JSON form");
+    let way = match target.way {
+        Way::Webhook { .. } => "webhook",
+        Way::Mail { .. } => "mail",
+    };
+    let detail = json!({
+        "way": way,
+        "from_priority": target.from_priority.as_str(),
+        "reports": target.reports,
+    });
+    let query = sqlx::query(
+        "INSERT INTO targets VALUES (?, ?, ?)
+         ON CONFLICT (id) DO UPDATE SET body = excluded.body, at_ms = excluded.at_ms",
+    );
+    execute(step, query.bind(target.id.clone()).bind(body).bind(stored(by.now_ms()))).await?;
+    let subject = format!("alert-target/{}", target.id);
+    step.say(said(by.now, &by.actor, "target.change", subject, detail)).await.map(drop)
+}
+
+/// What waits for it goes with it.
+pub async fn delete_target(
+    step: &mut Step<'_>,
+    id: &str,
+    by: &Writing,
+) -> Result<(), RegistryError> {
+    for sql in ["DELETE FROM targets WHERE id = ?", "DELETE FROM tellings WHERE target = ?"] {
+        execute(step, sqlx::query(sql).bind(id.to_owned())).await?;
+    }
+    let (subject, detail) = (format!("alert-target/{id}"), json!({ "deleted": true }));
+    step.say(said(by.now, &by.actor, "target.change", subject, detail)).await.map(drop)
+}
+
+/// How many tellings wait for each target.
+pub async fn queues(tx: &mut SqliteConnection) -> Result<BTreeMap<String, u64>, RegistryError> {
+    let rows = rows(tx, "SELECT target, count(*) AS count FROM tellings GROUP BY target").await?;
+    rows.iter().map(|row| Ok((text(row, "target")?, number(row, "count")?))).collect()
+}
+
+/// What waits for a target.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    pub telling: Telling,
+    pub tries: u32,
+    pub made_at_ms: Ms,
+}
+
+/// What is due for a target, oldest first.
+pub async fn waiting(
+    tx: &mut SqliteConnection,
+    target: &str,
+    now: Ms,
+    max: usize,
+) -> Result<Vec<Waiting>, RegistryError> {
+    let rows = sqlx::query(
+        "SELECT * FROM tellings WHERE target = ? AND next_at_ms <= ? ORDER BY made_at_ms, id LIMIT ?",
+    )
+    .bind(target)
+    .bind(stored(now))
+    .bind(i64::try_from(max).unwrap_or(i64::MAX))
+    .fetch_all(tx)
+    .await
+    .map_err(RegistryError::Read)?;
+    let waiting = rows.iter().map(|row| {
+        let telling = parsed(row, "a telling")?;
+        let tries = u32::try_from(number(row, "tries")?).unwrap_or(u32::MAX);
+        Ok(Waiting { telling, tries, made_at_ms: number(row, "made_at_ms")? })
+    });
+    waiting.collect()
+}
+
+/// After an attempt: when the next one is, or that there is none.
+pub async fn settle(
+    step: &mut Step<'_>,
+    target: &str,
+    telling: &str,
+    next_at: Option<Ms>,
+) -> Result<(), RegistryError> {
+    let query = match next_at {
+        Some(next_at) => sqlx::query(
+            "UPDATE tellings SET tries = tries + 1, next_at_ms = ?3 WHERE target = ?1 AND id = ?2",
+        )
+        .bind(target.to_owned())
+        .bind(telling.to_owned())
+        .bind(stored(next_at)),
+        None => sqlx::query("DELETE FROM tellings WHERE target = ?1 AND id = ?2")
+            .bind(target.to_owned())
+            .bind(telling.to_owned()),
+    };
+    execute(step, query).await.map(drop)
+}
+
+/// Whether the report of that week is still to be made: it was not, and the site was there before the week ended.
+pub async fn is_report_wanted(tx: &mut SqliteConnection, until: Ms) -> Result<bool, RegistryError> {
+    let wanted: bool = sqlx::query_scalar(
+        "SELECT NOT EXISTS (SELECT 1 FROM reports WHERE until_ms >= ?1)
+            AND coalesce((SELECT at_ms FROM events WHERE sequence = 0) < ?1, false)",
+    )
+    .bind(stored(until))
+    .fetch_one(tx)
+    .await
+    .map_err(RegistryError::Read)?;
+    Ok(wanted)
+}
+
+/// Reports that are kept: two years of them.
+const REPORTS_MAX: i64 = 104;
+
+/// Keeps a report, and says whether it is the first of that week.
+pub async fn add_report(
+    step: &mut Step<'_>,
+    report: &WeeklyReport,
+    by: &Writing,
+) -> Result<bool, RegistryError> {
+    let body = serde_json::to_string(report).expect("the API's types have a JSON form");
+    let query = sqlx::query("INSERT INTO reports VALUES (?, ?, ?) ON CONFLICT DO NOTHING");
+    let query = query.bind(stored(report.until_ms)).bind(body).bind(stored(by.now_ms()));
+    if execute(step, query).await? == 0 {
+        return Ok(false);
+    }
+    let old = sqlx::query(
+        "DELETE FROM reports WHERE until_ms NOT IN (SELECT until_ms FROM reports ORDER BY until_ms DESC LIMIT ?)",
+    );
+    execute(step, old.bind(REPORTS_MAX)).await?;
+    let subject = format!("report/{}", report.until_ms);
+    let detail = json!({ "from_ms": report.from_ms, "until_ms": report.until_ms });
+    step.say(said(by.now, &by.actor, "report.make", subject, detail)).await?;
+    Ok(true)
+}
+
+/// The report that went out for that moment, if one did.
+pub async fn report(
+    tx: &mut SqliteConnection,
+    until: Ms,
+) -> Result<Option<WeeklyReport>, RegistryError> {
+    let row = sqlx::query("SELECT body FROM reports WHERE until_ms = ?").bind(stored(until));
+    let row = row.fetch_optional(tx).await.map_err(RegistryError::Read)?;
+    row.as_ref().map(|row| parsed(row, "a report")).transpose()
+}
+
+/// What the registry knows of a week.
+#[derive(Clone, Debug, Default)]
+pub struct OfWeek {
+    pub alerts_by_priority: BTreeMap<String, u64>,
+    pub acknowledged_after_ms: Option<u64>,
+    pub acts: BTreeMap<String, u64>,
+}
+
+pub async fn of_week(
+    tx: &mut SqliteConnection,
+    from: Ms,
+    until: Ms,
+) -> Result<OfWeek, RegistryError> {
+    let between = |sql: &'static str| sqlx::query(sql).bind(stored(from)).bind(stored(until));
+    let read = RegistryError::Read;
+    let priorities = between(
+        "SELECT priority AS name, count(*) AS count FROM alerts
+         WHERE raised_at_ms >= ?1 AND raised_at_ms < ?2 GROUP BY priority",
+    );
+    let priorities = priorities.fetch_all(&mut *tx).await.map_err(read)?;
+    let acts = between(
+        "SELECT action AS name, count(*) AS count FROM events
+         WHERE at_ms >= ?1 AND at_ms < ?2 GROUP BY action",
+    );
+    let acts = acts.fetch_all(&mut *tx).await.map_err(read)?;
+    let median = between(
+        "WITH after AS (
+            SELECT acknowledged_at_ms - raised_at_ms AS ms,
+                row_number() OVER (ORDER BY acknowledged_at_ms - raised_at_ms) AS place,
+                count(*) OVER () AS count
+            FROM alerts WHERE acknowledged_at_ms IS NOT NULL AND raised_at_ms >= ?1 AND raised_at_ms < ?2)
+         SELECT ms FROM after WHERE place = (count + 1) / 2",
+    );
+    let median = median.fetch_optional(&mut *tx).await.map_err(read)?;
+    let counted = |rows: &[SqliteRow]| {
+        let counts = rows.iter().map(|row| Ok((text(row, "name")?, number(row, "count")?)));
+        counts.collect::<Result<_, RegistryError>>()
+    };
+    Ok(OfWeek {
+        alerts_by_priority: counted(&priorities)?,
+        acknowledged_after_ms: median.map(|row| number(&row, "ms")).transpose()?,
+        acts: counted(&acts)?,
+    })
 }
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;

@@ -221,7 +221,6 @@ fn provoke(site: &Site, store: &IntGaugeVec, rule: &str) {
     let metrics = &site.station().metrics;
     match rule {
         "invariant-broken" => metrics.count_violation("INV-AUTH-1"),
-        "devices-silent" => site.store.lay_down("15 minutes", vec![]),
         "key-in-two-places" => {
             site.store.lay_down("reason = 'equivocation'", vec![json!(["pump-1", 1, null])]);
         }
@@ -275,6 +274,8 @@ async fn each_shipped_rule_fires_when_what_it_is_about_happens_and_not_before() 
         "releases-not-read",
         "rollout-halted",
         "rule-cannot-be-evaluated",
+        // Fired by a device that falls silent: tests/it/alerts.rs.
+        "devices-silent",
     ];
     for (id, rule) in rule::shipped() {
         if set_at_each_look.contains(&id.as_str()) {
@@ -282,7 +283,6 @@ async fn each_shipped_rule_fires_when_what_it_is_about_happens_and_not_before() 
         }
         let (registry, room) = store_figures();
         let mut site = Site::with(vec![registry]).await;
-        site.store.lay_down("15 minutes", vec![json!(["pump-1", null, "gw-1"])]);
         if id != "store-behind" {
             site.after(1).await;
             site.after(1).await;
@@ -352,4 +352,61 @@ fn each_shipped_rule_can_be_relied_on_and_names_a_page_that_is_there_and_whose_b
         assert!(runbooks.join(page).is_file(), "{id}: docs/runbooks/{page} is not there");
         assert!(rule.escalate_after_ms.is_some() || rule.latched, "{id}: nobody is told again");
     }
+}
+
+/// Everything that a target is told is a row first: it is there after a restart, and goes out once.
+#[tokio::test]
+async fn a_report_is_made_once_a_week_and_goes_to_those_who_want_it_also_over_a_restart() {
+    let mut site = Site::new().await;
+    let target = |id: &str, reports| Target {
+        id: id.into(),
+        way: api::alert::Way::Webhook {
+            url: "http://127.0.0.1:9/".into(),
+            secret: api::alert::Secret::new("0123456789abcdef"),
+            ca_pem: None,
+        },
+        from_priority: Priority::Notice,
+        reports,
+    };
+    for target in [target("board", true), target("night", false)] {
+        let alerts = &site.station().alerts;
+        alerts.act(Act::Target(target), &"user/anna".into(), site.now).await.unwrap();
+    }
+    let week = i64::try_from(report::WEEK_MS).unwrap() * 1000;
+    let queues = |site: &Site| {
+        let registry = site.control.registry().clone();
+        async move {
+            let read =
+                registry.read(|tx| -> Work<'_, _, RegistryError> { Box::pin(table::queues(tx)) });
+            read.await.unwrap().into_iter().collect::<Vec<_>>()
+        }
+    };
+    // The last week ended before the site was there.
+    report::send_if_due(site.station(), site.now).await;
+    assert_eq!(queues(&site).await, []);
+    site.now = Timestamp(site.now.as_us() + week);
+    report::send_if_due(site.station(), site.now).await;
+    report::send_if_due(site.station(), site.now).await;
+    site = site.restart().await;
+    report::send_if_due(site.station(), site.now).await;
+    assert_eq!(queues(&site).await, [("board".to_owned(), 1)]);
+    // What nobody takes is tried again, and given up after a day, on record, and by a shipped rule an alert.
+    tell::deliver_due(&site.station().alerts, site.now).await;
+    assert_eq!(queues(&site).await, [("board".to_owned(), 1)]);
+    site.now = Timestamp(site.now.as_us() + 25 * 60 * MINUTE);
+    tell::deliver_due(&site.station().alerts, site.now).await;
+    assert_eq!(queues(&site).await, []);
+    assert_eq!(site.actions("telling.").await, ["telling.given_up"]);
+    site.after(1).await;
+    assert_eq!(site.of("nobody-was-told").await.len(), 1);
+    let shown = site.station().alerts.targets().await.unwrap();
+    assert!(shown[0].trouble.is_some() && shown[0].has_secret);
+    let all = format!("{shown:?}{}", serde_json::to_string(&shown).unwrap());
+    assert!(!all.contains("0123456789abcdef"), "{all}");
+    site.now = Timestamp(site.now.as_us() + week);
+    report::send_if_due(site.station(), site.now).await;
+    // That alert waits for both, and the new report for the one that wants it.
+    let waiting = [("board".to_owned(), 2), ("night".to_owned(), 1)];
+    assert_eq!(queues(&site).await, waiting);
+    assert_eq!(site.actions("report.").await, ["report.make", "report.make"]);
 }

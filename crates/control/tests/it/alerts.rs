@@ -311,3 +311,252 @@ async fn a_page_of_alerts_goes_on_where_the_last_one_ended() {
     let nobody = format!("{}/99/acknowledge", path::ALERTS);
     assert_eq!(post(&world, &nobody, &json!({})).await.refusal(), (404, "unknown_alert".into()));
 }
+
+/// A receiver of webhooks on a port of its own: it refuses so many, then takes the rest, and keeps all.
+struct Receiver {
+    url: String,
+    heard: tokio::sync::mpsc::UnboundedReceiver<Heard>,
+}
+
+struct Heard {
+    delivery: String,
+    signature: String,
+    body: Vec<u8>,
+}
+
+impl Receiver {
+    async fn start(refuse: usize) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        let (sender, heard) = tokio::sync::mpsc::unbounded_channel();
+        let left = Arc::new(std::sync::atomic::AtomicUsize::new(refuse));
+        let take = move |headers: axum::http::HeaderMap, body: axum::body::Bytes| {
+            let (sender, left) = (sender.clone(), left.clone());
+            async move {
+                let of = |name: &str| headers[name].to_str().unwrap().to_owned();
+                let (delivery, signature) = (of("plimsoll-delivery"), of("plimsoll-signature"));
+                sender.send(Heard { delivery, signature, body: body.to_vec() }).unwrap();
+                let less = |left: usize| left.checked_sub(1);
+                let order = std::sync::atomic::Ordering::SeqCst;
+                match left.fetch_update(order, order, less) {
+                    Ok(_) => StatusCode::SERVICE_UNAVAILABLE,
+                    Err(_) => StatusCode::NO_CONTENT,
+                }
+            }
+        };
+        let app = axum::Router::new().route("/hook", axum::routing::post(take));
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Self { url, heard }
+    }
+
+    async fn next(&mut self) -> Heard {
+        in_time("a webhook's call", self.heard.recv()).await.unwrap()
+    }
+}
+
+const SECRET: &str = "the secret of this webhook";
+
+fn webhook(id: &str, url: &str) -> Value {
+    json!({ "id": id, "way": { "webhook": { "url": url, "secret": SECRET } }, "reports": true })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_fails_first_is_called_again_under_the_same_id_and_signed() {
+    let (world, store) = world().await;
+    let mut receiver = Receiver::start(1).await;
+    let got = post(&world, "/v1/alert-targets", &webhook("night", &receiver.url)).await;
+    assert_eq!(got.status, StatusCode::OK, "{got:?}");
+    store.say(vec![json!(["pump-1", 91.5])]);
+    assert_eq!(post(&world, path::ALERT_RULES, &rule()).await.status, StatusCode::OK);
+    let first = receiver.next().await;
+    assert_eq!(first.delivery, "alert-1-0");
+    let told: api::alert::Telling = serde_json::from_slice(&first.body).unwrap();
+    let alert = told.alert.unwrap();
+    assert_eq!((alert.id, alert.sentence.as_str()), (1, "pump-1 is at 91.5 °C"));
+    assert_eq!(told.kind, api::alert::TellingKind::Firing);
+    // As anybody computes it: RFC 2104 over SHA-256.
+    let expected = hmac_sha256(SECRET.as_bytes(), &first.body);
+    assert_eq!(first.signature, format!("sha256={expected}"));
+    // It is tried again after some seconds, also by another process.
+    let setup = Setup { query: Arc::new(Store(store.clone())), ..Setup::default() };
+    let world = world.restart(setup).await;
+    let again = receiver.next().await;
+    assert_eq!((again.delivery, again.body), (first.delivery, first.body));
+    in_time("nothing waits any more", async {
+        loop {
+            let got = Got::of(world.operator(Method::GET, "/v1/alert-targets")).await;
+            let targets: api::alert::Targets = got.json();
+            if targets.targets[0].delivered_at_ms.is_some() {
+                assert_eq!((targets.targets[0].waiting, &targets.targets[0].trouble), (0, &None));
+                break;
+            }
+        }
+    })
+    .await;
+    assert_eq!(world.metric("plimsoll_alert_tellings_total{outcome=\"delivered\"}"), 1);
+}
+
+/// HMAC by its definition.
+fn hmac_sha256(key: &[u8], message: &[u8]) -> String {
+    let mut block = [0; 64];
+    block[..key.len()].copy_from_slice(key);
+    let with = |pad: u8, rest: &[u8]| {
+        let mut bytes: Vec<u8> = block.iter().map(|byte| byte ^ pad).collect();
+        bytes.extend_from_slice(rest);
+        trust::digest(&bytes)
+    };
+    let inner = with(0x36, message);
+    with(0x5c, inner.as_bytes()).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_targets_secret_is_in_no_answer_and_stays_when_a_change_names_none() {
+    let (world, _) = world().await;
+    let mut receiver = Receiver::start(0).await;
+    let put = post(&world, "/v1/alert-targets", &webhook("night", &receiver.url)).await;
+    let changed = json!({
+        "id": "night",
+        "way": { "webhook": { "url": receiver.url } },
+        "from_priority": "critical",
+    });
+    let again = post(&world, "/v1/alert-targets", &changed).await;
+    let listed = Got::of(world.operator(Method::GET, "/v1/alert-targets")).await;
+    let events = Got::of(world.operator(Method::GET, path::EVENTS)).await;
+    for got in [&put, &again, &listed, &events] {
+        assert_eq!(got.status, StatusCode::OK, "{got:?}");
+        assert!(!String::from_utf8_lossy(&got.body).contains(SECRET), "{got:?}");
+    }
+    let targets: api::alert::Targets = listed.json();
+    assert!(targets.targets[0].has_secret);
+    let test = post(&world, "/v1/alert-targets/night/test", &json!({})).await;
+    assert_eq!(test.status, StatusCode::OK, "{test:?}");
+    let heard = receiver.next().await;
+    assert_eq!(heard.signature, format!("sha256={}", hmac_sha256(SECRET.as_bytes(), &heard.body)));
+    for (body, field) in [
+        (webhook("Night", &receiver.url), "id"),
+        (webhook("day", "http://example.com/x"), "url"),
+        (webhook("day", "ftp://127.0.0.1/x"), "url"),
+        (webhook("day", "no url"), "url"),
+        (json!({ "id": "day", "way": { "webhook": { "url": receiver.url } } }), "secret"),
+        (mail(25, "plain", "example.com"), "security"),
+    ] {
+        let got = post(&world, "/v1/alert-targets", &body).await;
+        assert_eq!(got.refusal(), (400, "bad_target".into()), "{body}");
+        assert!(got.problem().detail.starts_with(field), "{:?}", got.problem());
+    }
+    let gone = "/v1/alert-targets/night/delete";
+    assert_eq!(post(&world, gone, &json!({})).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(post(&world, gone, &json!({})).await.refusal(), (404, "unknown_target".into()));
+}
+
+fn mail(port: u16, security: &str, host: &str) -> Value {
+    json!({ "id": "board", "way": { "mail": {
+        "host": host, "port": port, "security": security,
+        "user": "plimsoll", "password": "a password",
+        "from": "plimsoll@plant.example", "to": ["anna@plant.example", "ben@plant.example"],
+    } } })
+}
+
+/// A mail server of few words: it takes one message for each connection, and gives what was said.
+async fn mail_server() -> (u16, tokio::sync::mpsc::UnboundedReceiver<Vec<String>>) {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sender, mails) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (read, mut write) = stream.into_split();
+            let mut lines = BufReader::new(read).lines();
+            let (mut said, mut in_data) = (Vec::new(), false);
+            write.write_all(b"220 mail.plant.example\r\n").await.unwrap();
+            while let Ok(Some(line)) = lines.next_line().await {
+                said.push(line.clone());
+                let answer: &[u8] = match line.split(' ').next().unwrap() {
+                    "." if in_data => {
+                        in_data = false;
+                        b"250 taken\r\n"
+                    }
+                    _ if in_data => continue,
+                    "EHLO" => b"250-mail.plant.example\r\n250 AUTH PLAIN\r\n",
+                    "AUTH" => b"235 you are\r\n",
+                    "DATA" => {
+                        in_data = true;
+                        b"354 go on\r\n"
+                    }
+                    "QUIT" => b"221 bye\r\n",
+                    _ => b"250 well\r\n",
+                };
+                write.write_all(answer).await.unwrap();
+                if line == "." && !in_data {
+                    sender.send(std::mem::take(&mut said)).unwrap();
+                }
+            }
+        }
+    });
+    (port, mails)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_says_what_is_the_matter_to_each_recipient_under_an_id_that_stays() {
+    use base64::Engine as _;
+    let (world, store) = world().await;
+    let (port, mut mails) = mail_server().await;
+    let put = post(&world, "/v1/alert-targets", &mail(port, "plain", "127.0.0.1")).await;
+    assert_eq!(put.status, StatusCode::OK, "{put:?}");
+    store.say(vec![json!(["pump-1", 91.5])]);
+    assert_eq!(post(&world, path::ALERT_RULES, &rule()).await.status, StatusCode::OK);
+    let said = in_time("a mail", mails.recv()).await.unwrap();
+    let all = said.join("\n");
+    for expected in [
+        "MAIL FROM:<plimsoll@plant.example>",
+        "RCPT TO:<anna@plant.example>",
+        "RCPT TO:<ben@plant.example>",
+        "Message-ID: <alert-1-0.site@plant.example>",
+        "docs/runbooks/gaps.md",
+    ] {
+        assert!(all.contains(expected), "{expected} in {all}");
+    }
+    let login = base64::prelude::BASE64_STANDARD.encode("\0plimsoll\0a password");
+    assert!(said.contains(&format!("AUTH PLAIN {login}")), "{all}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_week_comes_as_numbers_and_as_a_page_that_runs_and_loads_nothing() {
+    let (world, _) = world().await;
+    world.device("pump-1").await;
+    let got = Got::of(world.operator(Method::GET, "/v1/reports/weekly")).await;
+    let report: api::alert::WeeklyReport = got.json();
+    assert_eq!((report.devices, report.enrolled, report.heard), (1, 1, 0));
+    assert_eq!(report.silent, ["pump-1"]);
+    assert_eq!(report.acts["device.enrol"], 2);
+    assert_eq!(report.until_ms - report.from_ms, 604_800_000);
+    let page = Got::of(world.operator(Method::GET, "/v1/reports/weekly.html")).await;
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
+    assert!(String::from_utf8(page.body).unwrap().contains("pump-1"));
+    let ahead = format!("/v1/reports/weekly?until_ms={}", now_ms() + 60_000);
+    let got = Got::of(world.operator(Method::GET, &ahead)).await;
+    assert_eq!(got.refusal(), (400, "bad_query_string".into()));
+}
+
+/// A gateway and its devices fall silent: one alert, under the gateway's name.
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_and_their_gateway_that_are_not_heard_are_one_alert() {
+    let (world, _) = world().await;
+    world.gateway("gw-1").await;
+    world.device("pump-1").await;
+    let silent = json!({
+        "id": "devices-silent",
+        "sentence": "{subject} is silent",
+        "priority": "warning",
+        "signal": { "silence": { "role": "device" } },
+        "when": { "above": 1.0 },
+        "every_ms": 1000,
+        "group_by_gateway": true,
+    });
+    assert_eq!(post(&world, path::ALERT_RULES, &silent).await.status, StatusCode::OK);
+    let found = eventually(&world, "?state=firing", |found| found.firing == 2).await;
+    let named: Vec<_> = found.alerts.iter().map(|alert| alert.sentence.as_str()).collect();
+    // This device was never heard through a gateway: it stands for itself.
+    assert_eq!(named, ["pump-1 is silent", "gw-1 is silent (gw-1)"]);
+}
