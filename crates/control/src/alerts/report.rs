@@ -216,7 +216,7 @@ fn count_devices(station: &Station, heard: &BTreeSet<String>, report: &mut Weekl
         match device.standing {
             Standing::Listed => continue,
             Standing::Quarantined => report.quarantined += 1,
-            Standing::Revoked => report.revoked += 1,
+            Standing::Revoked | Standing::Decommissioned => report.revoked += 1,
             Standing::Enrolled => {
                 report.enrolled += 1;
                 let checked_in = manifest.is_some_and(|kept| {
