@@ -57,7 +57,7 @@ pub fn encode(header: &Header, envelope: &[u8]) -> Vec<u8> {
     let kind = match header.kind {
         Kind::Readings => 1,
         Kind::LossNotice => 2,
-        Kind::UplinkBatch | Kind::Lease | Kind::Manifest => {
+        Kind::UplinkBatch | Kind::Lease | Kind::Manifest | Kind::AdmissionList => {
             unreachable!("a backlog keeps readings and loss notices only")
         }
     };

@@ -43,11 +43,19 @@ pub enum Kind {
     Lease,
     /// What a device has installed and what it runs.
     Manifest,
+    /// Which serial numbers a factory has made.
+    AdmissionList,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] =
-        [Self::Readings, Self::LossNotice, Self::UplinkBatch, Self::Lease, Self::Manifest];
+    pub const ALL: [Kind; 6] = [
+        Self::Readings,
+        Self::LossNotice,
+        Self::UplinkBatch,
+        Self::Lease,
+        Self::Manifest,
+        Self::AdmissionList,
+    ];
 
     /// Label 3 of the protected header.
     pub const fn content_type(self) -> &'static str {
@@ -57,6 +65,7 @@ impl Kind {
             Self::UplinkBatch => "application/vnd.plimsoll.uplink-batch-v1+cbor",
             Self::Lease => "application/vnd.plimsoll.lease-v1+cbor",
             Self::Manifest => "application/vnd.plimsoll.manifest-v1+cbor",
+            Self::AdmissionList => "application/vnd.plimsoll.admission-list-v1+cbor",
         }
     }
 
@@ -68,6 +77,7 @@ impl Kind {
             Self::UplinkBatch => b"plimsoll uplink batch v1",
             Self::Lease => b"plimsoll lease v1",
             Self::Manifest => b"plimsoll manifest v1",
+            Self::AdmissionList => b"plimsoll admission list v1",
         }
     }
 

@@ -121,7 +121,7 @@ fn admit(
     let payload = match header.kind {
         Kind::Readings => senml::decode(payload).map(Payload::Readings),
         Kind::LossNotice => decode_loss(payload).map(Payload::Lost),
-        Kind::UplinkBatch | Kind::Lease | Kind::Manifest => {
+        Kind::UplinkBatch | Kind::Lease | Kind::Manifest | Kind::AdmissionList => {
             return Err(QuarantineReason::Malformed);
         }
     };

@@ -4,6 +4,7 @@
 //! A file under `docs/formats/golden/` is never changed. A new version of a format brings new files, and the old ones
 //! keep their readers.
 
+use model::admission::{AdmissionList, Entry, Made};
 use model::envelope::{
     Algorithm, LossCause, LostRange, MESSAGE_BYTES_MAX, decode_loss, encode_loss,
 };
@@ -13,7 +14,7 @@ use model::uplink::{
     self, AttestedBy, QuarantineReason, Record, Verdict, decode_reply, encode_reply,
 };
 use model::{
-    Counter, DeviceId, Digest, GatewayId, HardwareId, Header, Heard, Kind, Nonce, Prior, ProductId,
+    Counter, DeviceId, Digest, GatewayId, GroupId, HardwareId, Header, Heard, Kind, Nonce, Prior, ProductId,
     Reading, Release, RolloutId, SecurityVersion, SeriesName, Timestamp, Unit, Value, Version,
     WallClock, ZoneId, bus, senml,
 };
@@ -160,6 +161,14 @@ fn a_version_manifest() {
 }
 
 #[test]
+fn an_admission_list() {
+    let key = lease_key();
+    let message = trust::admission::seal(&admission_list(), &key).unwrap();
+    assert_golden("admission-list-v1", &message);
+    assert_eq!(trust::admission::open(&message, key.public()), Ok(admission_list()));
+}
+
+#[test]
 fn a_directors_word_for_one_device() {
     let (ed25519, p256) = (lease_key(), device_p256());
     let both = [ed25519.public().clone(), p256.public().clone()];
@@ -224,6 +233,23 @@ fn lease() -> Lease {
         policy: 12,
         revocation: 3,
         halted: vec![RolloutId::new("r-11").unwrap(), RolloutId::new("r-9").unwrap()],
+    }
+}
+
+fn admission_list() -> AdmissionList {
+    let entry = |serial: &str, made, group: &str| Entry {
+        serial: serial.into(),
+        made,
+        zone: ZoneId::new("press-hall").unwrap(),
+        group: GroupId::new(group).unwrap(),
+    };
+    AdmissionList {
+        batch: "2025-w24".into(),
+        made: Timestamp(1_750_000_000_000_000),
+        entries: vec![
+            entry("GW-0001", Made::Gateway, "production"),
+            entry("PUMP-0007", Made::Device, "pilot"),
+        ],
     }
 }
 
