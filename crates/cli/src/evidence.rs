@@ -1,11 +1,13 @@
 //! `plimsoll evidence`: what an operator hands out of the record of what was done, and what an auditor does with it, without
 //! a site, a network or our word for anything.
 
-use crate::client::{self, Client};
+use crate::client::{self, Client, path, with_words};
+use crate::device::download;
+use crate::place::Place;
 use crate::table::{self, Format};
 use anyhow::{Context, Error, Result, anyhow};
+use api::Cell;
 use api::event::{EVENTS_PAGE_MAX, Events};
-use api::{Cell, path};
 use clap::{Args, Subcommand};
 use evidence::export::{self, EXPORT_BYTES_MAX, Proven};
 use evidence::note::NOTE_BYTES_MAX;
@@ -19,10 +21,16 @@ pub enum Evidence {
     /// Prove an export of events with nothing but the log's public key.
     ///
     /// Ends with 0 if all of it is proven, 1 if it is not, 2 if that could not be found out.
+    #[command(
+        after_help = "Example:\n  plimsoll evidence verify pump-1.json --key evidence.pub --print"
+    )]
     Verify(Verify),
     /// Write events of a running site to a file, with what proves them.
     ///
     /// Whoever gets it needs nothing else but the log's public key: `site/evidence.pub`.
+    #[command(
+        after_help = "Example:\n  plimsoll evidence export --subject device/pump-1 --out pump-1.json"
+    )]
     Export {
         /// What the events tell of, such as rollout/r-1 or device/pump-1. All events, if it is left out.
         #[arg(long)]
@@ -38,10 +46,9 @@ pub enum Evidence {
         since: Option<PathBuf>,
         #[arg(long)]
         out: PathBuf,
-        #[command(flatten)]
-        data: crate::Data,
     },
     /// Print what was done, by whom, in order.
+    #[command(after_help = "Example:\n  plimsoll evidence log --subject rollout/r-1")]
     Log {
         /// What it was done to, such as rollout/r-1 or device/pump-1.
         #[arg(long)]
@@ -53,14 +60,10 @@ pub enum Evidence {
         limit: usize,
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
-        #[command(flatten)]
-        data: crate::Data,
     },
     /// Print the newest signed checkpoint. Keep it: later exports prove that the log has only grown since.
-    Checkpoint {
-        #[command(flatten)]
-        data: crate::Data,
-    },
+    #[command(after_help = "Example:\n  plimsoll evidence checkpoint > kept.txt")]
+    Checkpoint,
 }
 
 #[derive(Args)]
@@ -111,10 +114,10 @@ impl Verify {
 }
 
 /// What is asked of a running site.
-pub async fn ask(evidence: Evidence) -> Result<()> {
+pub async fn ask(evidence: Evidence, place: &Place) -> Result<()> {
     match evidence {
         Evidence::Verify(_) => unreachable!("`main` ends with it: it needs no site"),
-        Evidence::Export { subject, from, to, since, out, data } => {
+        Evidence::Export { subject, from, to, since, out } => {
             let since = match since {
                 None => None,
                 Some(path) => {
@@ -124,44 +127,46 @@ pub async fn ask(evidence: Evidence) -> Result<()> {
             let (from, to) = (Some(from.to_string()), to.map(|to| to.to_string()));
             let words = [("subject", subject), ("from", from), ("to", to), ("since", since)];
             let path = with_words(&format!("{}/export", path::EVIDENCE), words)?;
-            let export = Client::of(&data.dir)?.get(&path).await?.bytes().await?;
+            let export = download(&Client::of(place)?, &path, "export").await?;
             disk::replace(&disk::RealDisk, &out, &export)
                 .with_context(|| format!("cannot write {}", out.display()))?;
-            println!(
-                "{}: {} bytes; `plimsoll evidence verify` proves it",
-                out.display(),
-                export.len()
-            );
-            Ok(())
+            let (out, bytes) = (out.display(), export.len());
+            match place.json {
+                true => {
+                    let said = serde_json::json!({ "file": out.to_string(), "bytes": bytes });
+                    tell!("{said}");
+                }
+                false => tell!("{out}: {bytes} bytes; `plimsoll evidence verify` proves it"),
+            }
+            place.next(&format!("plimsoll evidence verify {out} --key site/evidence.pub"))
         }
-        Evidence::Log { subject, after, limit, format, data } => {
+        Evidence::Log { subject, after, limit, format } => {
             let (after, limit) = (after.map(|after| after.to_string()), Some(limit.to_string()));
             let words = [("subject", subject), ("after", after), ("limit", limit)];
-            let response = Client::of(&data.dir)?.get(&with_words(path::EVENTS, words)?).await?;
-            let page: Events = client::read(&response.bytes().await?)?;
-            print_events(&page, format)
+            let body = Client::of(place)?.get(&with_words(path::EVENTS, words)?).await?;
+            if place.json {
+                tell!("{}", String::from_utf8_lossy(&body));
+                return Ok(());
+            }
+            print_events(&client::read(&body)?, format)
         }
-        Evidence::Checkpoint { data } => {
+        Evidence::Checkpoint => {
             let path = format!("{}/checkpoint", path::EVIDENCE);
-            print!("{}", Client::of(&data.dir)?.get(&path).await?.text().await?);
-            Ok(())
+            let text = Client::of(place)?.get(&path).await?;
+            // Its bytes are signed: not one more, not one less.
+            io::stdout().write_all(&text).context("printing the checkpoint")
         }
     }
 }
 
-/// A path with those words of its query string that have a value.
-fn with_words<const N: usize>(path: &str, words: [(&str, Option<String>); N]) -> Result<String> {
-    let words = words.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    let url = reqwest::Url::parse_with_params(&format!("https://site{path}"), words)?;
-    Ok(format!("{}?{}", url.path(), url.query().unwrap_or("")))
-}
-
 fn print_events(page: &Events, format: Format) -> Result<()> {
-    let names = ["event", "at_ms", "actor", "action", "subject", "detail", "covered"];
+    // Programs have read `at_ms` there since the first release.
+    let at = if format == Format::Table { "when" } else { "at_ms" };
+    let names = ["event", at, "actor", "action", "subject", "detail", "covered"];
     let row = |event: &api::event::Event| -> Vec<Cell> {
         vec![
             event.sequence.into(),
-            event.at_ms.into(),
+            table::time(Some(event.at_ms), format),
             event.actor.as_str().into(),
             event.action.as_str().into(),
             event.subject.as_str().into(),
@@ -170,9 +175,9 @@ fn print_events(page: &Events, format: Format) -> Result<()> {
         ]
     };
     let rows = page.events.iter().map(row).collect();
-    table::print(&table::of(&names, rows), format, &mut io::stdout().lock())?;
+    table::list(&names, rows, "event", format)?;
     if let Some(next) = page.next {
-        eprintln!("there are more: --after {next}");
+        crate::log::next_step(&format!("there are more: --after {next}"));
     }
     Ok(())
 }
@@ -286,13 +291,6 @@ mod tests {
         let key = fs::read_to_string(desk.path("key")).unwrap();
         let by_text = verify(&desk.path("export"), key.trim(), None);
         assert!(matches!(by_text, Ok(Verdict::Proven(_))), "the key itself, instead of a file");
-    }
-
-    #[test]
-    fn words_of_a_query_string_are_escaped() {
-        let words = [("subject", Some("rollout/a b&c".to_owned())), ("to", None)];
-        let path = with_words("/v1/events", words).unwrap();
-        assert_eq!(path, "/v1/events?subject=rollout%2Fa+b%26c");
     }
 
     #[test]

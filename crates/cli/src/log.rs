@@ -1,5 +1,7 @@
 //! What a person sees of a running site: steps on standard output, events on standard error.
 
+use crate::exit::Ended;
+use crate::terminal;
 use std::io::{IsTerminal as _, Write as _};
 use tracing_subscriber::EnvFilter;
 
@@ -9,14 +11,29 @@ macro_rules! say {
     ($($words:tt)*) => { $crate::log::line(format_args!("  {}", format_args!($($words)*))) };
 }
 
+/// A line of an answer. Whoever reads may stop reading: that is no failure of ours.
+macro_rules! tell {
+    ($($words:tt)*) => { $crate::log::line(format_args!($($words)*)) };
+}
+
 /// A line on standard output. The terminal may be gone, and what runs is not to end in disorder for that.
 pub fn line(words: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stdout(), "{words}");
 }
 
-/// What ends this process, on standard error.
+/// What ends this process, on standard error, and what to do next.
 pub fn error(error: &anyhow::Error) {
-    let _ = writeln!(std::io::stderr(), "error: {error:#}");
+    let on_terminal = std::io::stderr().is_terminal();
+    let word = terminal::painted("error", Some(terminal::Colour::Bad), on_terminal);
+    let _ = writeln!(std::io::stderr(), "{word}: {error:#}");
+    if let Some(next) = error.downcast_ref::<Ended>().and_then(|ended| ended.next.as_deref()) {
+        next_step(next);
+    }
+}
+
+/// What to do next, for people: programs read standard output.
+pub fn next_step(what: &str) {
+    let _ = writeln!(std::io::stderr(), "next: {what}");
 }
 
 /// Events at `info` where the process has a log of its own, at `warn` beside the steps of `up`. `PLIMSOLL_LOG` overrides.

@@ -17,9 +17,12 @@
 #[cfg(test)]
 mod tests;
 
-use crate::table;
+use crate::client::{Client, path};
+use crate::place::Place;
+use crate::table::{self, Format};
+use crate::terminal::Progress;
 use anyhow::{Context, Error, Result, bail, ensure};
-use api::Answer;
+use api::{Answer, Cell};
 use clap::{Args, Subcommand};
 use disk::{Disk, RealDisk};
 use keys::file::{generate, load};
@@ -77,8 +80,7 @@ pub struct Vendor {
 #[derive(Subcommand)]
 pub enum Release {
     /// Make the vendor's keys and an image repository in which nothing is published yet.
-    ///
-    /// Example: plimsoll release init --vendor acme
+    #[command(after_help = "Example:\n  plimsoll release init --vendor acme")]
     Init {
         #[command(flatten)]
         vendor: Vendor,
@@ -86,9 +88,9 @@ pub enum Release {
     /// Publish an image: from now on it may be installed, where an operator orders it.
     ///
     /// The same image under the same release again changes nothing; another one is refused.
-    ///
-    /// Example: plimsoll release publish --vendor acme --product pump-app --release 1.1.0 --hardware plimsoll-linux-amd64
-    /// --security-version 1 build/pump-app
+    #[command(
+        after_help = "Example:\n  plimsoll release publish --vendor acme --product pump-app --release 1.1.0 --hardware plimsoll-linux-amd64 --security-version 1 build/pump-app"
+    )]
     Publish {
         #[command(flatten)]
         vendor: Vendor,
@@ -112,9 +114,8 @@ pub enum Release {
     },
     /// Sign again before it ends: snapshot and timestamp, and targets or root if asked for.
     ///
-    /// Nothing else changes.
-    ///
-    /// Example, once a week: plimsoll release refresh --vendor acme
+    /// Nothing else changes. Once a week is enough.
+    #[command(after_help = "Example:\n  plimsoll release refresh --vendor acme")]
     Refresh {
         #[command(flatten)]
         vendor: Vendor,
@@ -126,19 +127,71 @@ pub enum Release {
         root: bool,
     },
     /// What is published, and when its signatures end. No key is needed.
-    ///
-    /// Example: plimsoll release list --vendor acme --json
+    #[command(after_help = "Example:\n  plimsoll release list --vendor acme --json")]
     List {
         #[command(flatten)]
         vendor: Vendor,
-        /// For programs.
-        #[arg(long)]
-        json: bool,
     },
+    /// The operator's side: what the vendor has published and this site has verified, and can be rolled out.
+    #[command(after_help = "Example:\n  plimsoll release available --refresh")]
+    Available(Available),
+}
+
+#[derive(Args)]
+pub struct Available {
+    /// Read the vendor's repository now, instead of within 10 s.
+    #[arg(long)]
+    refresh: bool,
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+impl Available {
+    pub async fn run(self, place: &Place) -> Result<()> {
+        let client = Client::of(place)?;
+        let body = match self.refresh {
+            true => {
+                let at = format!("{}/refresh", path::RELEASES);
+                client.post(&at, &serde_json::json!({})).await?
+            }
+            false => client.get(path::RELEASES).await?,
+        };
+        place.shown(&body, |page: api::release::Releases| {
+            let names = [
+                "product",
+                "release",
+                "hardware",
+                "security_version",
+                "must_pass",
+                "bytes",
+                "sha256",
+            ];
+            let row = |release: &api::release::Release| -> Vec<Cell> {
+                vec![
+                    release.product.as_str().into(),
+                    release.version.as_str().into(),
+                    release.hardware.join(" ").into(),
+                    release.security_version.into(),
+                    release.must_pass.join(" ").into(),
+                    release.length.into(),
+                    release.sha256.as_str().into(),
+                ]
+            };
+            table::list(&names, page.releases.iter().map(row).collect(), "release", self.format)?;
+            // Not among the rows: a program that reads them asks for --json.
+            if let Some(failed) = page.failed {
+                crate::log::next_step(&format!(
+                    "the vendor's repository was not read the last time: {}",
+                    table::plain(&failed)
+                ));
+            }
+            Ok(())
+        })
+    }
 }
 
 impl Release {
-    pub fn run(self, now: Timestamp) -> Result<()> {
+    pub fn run(self, now: Timestamp, json: bool) -> Result<()> {
         let disk = &RealDisk;
         match self {
             Self::Init { vendor: Vendor { dir } } => {
@@ -146,8 +199,8 @@ impl Release {
                 let home = Home { disk, dir: &dir };
                 let _lock = home.lock()?;
                 home.init(now)?;
-                println!("repository: {}, for everybody to read", home.repository().display());
-                println!(
+                tell!("repository: {}, for everybody to read", home.repository().display());
+                tell!(
                     "keys: {}, for nobody else: take root-*.key to a safe place",
                     home.keys().display()
                 );
@@ -171,17 +224,31 @@ impl Release {
                     Done::Published => "published",
                     Done::WasPublished => "published before, and nothing changed",
                 };
-                println!("{word}: {}", home.targets().join(target.file_name(true)).display());
+                let file = home.targets().join(target.file_name(true));
+                if json {
+                    let sha256 = target.hashes.sha256.map(|digest| digest.to_string());
+                    let said = serde_json::json!({
+                        "published": done == Done::Published, "path": target.path, "file": file.display().to_string(),
+                        "bytes": target.length, "sha256": sha256,
+                    });
+                    tell!("{said}");
+                    return Ok(());
+                }
+                tell!("{word}: {}", file.display());
+                crate::log::next_step(
+                    "the operator's site reads it within 10 s: plimsoll release available",
+                );
             }
             Self::Refresh { vendor: Vendor { dir }, targets, root } => {
                 let home = Home { disk, dir: &dir };
                 let _lock = home.lock()?;
                 home.refresh(targets, root, now)?;
-                home.list(false, now, &mut io::stdout().lock())?;
+                home.list(json, now, &mut io::stdout().lock())?;
             }
-            Self::List { vendor: Vendor { dir }, json } => {
+            Self::List { vendor: Vendor { dir } } => {
                 Home { disk, dir: &dir }.list(json, now, &mut io::stdout().lock())?;
             }
+            Self::Available(_) => unreachable!("`main` asks the site for it"),
         }
         Ok(())
     }
@@ -307,8 +374,7 @@ impl Home<'_> {
             release.hardware.len() <= HARDWARE_MAX && release.must_pass.len() <= MUST_PASS_MAX,
             "expected at most {HARDWARE_MAX} hardware ids and {MUST_PASS_MAX} releases that must be passed"
         );
-        let bytes = self.disk.read(image, IMAGE_BYTES_MAX);
-        let bytes = bytes.with_context(|| format!("reading {image:?}"))?;
+        let bytes = read_image(self.disk, image).with_context(|| format!("reading {image:?}"))?;
         ensure!(!bytes.is_empty(), "`{}` is empty: no image", image.display());
         let path = path_of(&release);
         let target = Target::of(path, &bytes, Order { release, rollout: None, raise: None });
@@ -523,6 +589,28 @@ impl Standing {
             }
             _ => error.context("clients would refuse what was to be written"),
         })
+    }
+}
+
+/// An image, with its progress on a terminal.
+fn read_image(disk: &dyn Disk, image: &Path) -> io::Result<Vec<u8>> {
+    const CHUNK: usize = 1 << 20;
+    let length = disk.len(image)?;
+    let mut progress = Progress::new("reading", Some(length));
+    let mut bytes = Vec::new();
+    loop {
+        let before = bytes.len();
+        bytes.resize(before + CHUNK, 0);
+        let read = disk.read_at(image, before as u64, &mut bytes[before..])?;
+        bytes.truncate(before + read);
+        if read == 0 {
+            return Ok(bytes);
+        }
+        if bytes.len() as u64 > IMAGE_BYTES_MAX {
+            let what = format!("expected at most {IMAGE_BYTES_MAX} bytes, found more");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+        }
+        progress.add(read as u64);
     }
 }
 

@@ -7,7 +7,7 @@ use bus::{LogConfig, Shards};
 use control::Control;
 use disk::{DirLock, RealDisk, SharedDisk};
 use keys::UnixTime;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -29,9 +29,13 @@ const BUS_QUEUE_MAX: usize = 256;
 #[derive(clap::Args, Clone, Debug)]
 #[group(id = "station")]
 pub struct Options {
-    /// The first of the ports that are used on 127.0.0.1.
+    /// The first of the ports that are used.
     #[arg(long, default_value_t = 18800)]
     pub port_base: u16,
+    /// Where the API listens. 0.0.0.0: everywhere, for gateways and people on other machines. Its certificate is for
+    /// control.SITE.internal and localhost.
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub listen: IpAddr,
     /// The site's name, fixed at the first start.
     #[arg(long, default_value = "site")]
     pub site: String,
@@ -203,7 +207,7 @@ fn control_config(
 ) -> Result<control::Config> {
     std::fs::create_dir_all(data.join("control"))?;
     Ok(control::Config {
-        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, options.port_base)),
+        listen: SocketAddr::new(options.listen, options.port_base),
         site: site.file.name.clone(),
         registry: data.join("control/registry.sqlite"),
         authority: site.authority.clone(),

@@ -1,10 +1,11 @@
 //! Answers as people and programs read them.
 
+use crate::terminal;
 use anyhow::Result;
 use api::csv::shown;
 use api::{Answer, Cell, Column, LineEnd};
 use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, Table, TableComponent};
+use comfy_table::{CellAlignment, ContentArrangement, Table, TableComponent};
 use std::io::Write;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -31,9 +32,42 @@ pub fn of(names: &[&str], rows: Vec<Vec<Cell>>) -> Answer {
     Answer { columns: names.iter().map(column).collect(), rows, truncated: false, took_ms: 0 }
 }
 
-/// Rows under their names.
+/// Rows for people, programs read the API's own body or the same rows as CSV. `noun` is one of them.
+pub fn list(names: &[&str], rows: Vec<Vec<Cell>>, noun: &str, format: Format) -> Result<()> {
+    let answer = of(names, rows);
+    let mut out = std::io::stdout().lock();
+    if format != Format::Table {
+        return print(&answer, format, &mut out);
+    }
+    let rows = answer.rows.len();
+    if rows > 0 {
+        writeln!(out, "{}", grid(&answer))?;
+    }
+    let s = if rows == 1 { "" } else { "s" };
+    writeln!(out, "{rows} {noun}{s}")?;
+    Ok(())
+}
+
+/// A cell of what may not be there.
+pub fn cell(text: &Option<impl AsRef<str>>) -> Cell {
+    text.as_ref().map_or(Cell::Null, |text| text.as_ref().into())
+}
+
+/// A time in a table for people, or for programs as the API says it.
+pub fn time(at_ms: Option<u64>, format: Format) -> Cell {
+    match (at_ms, format) {
+        (None, _) => Cell::Null,
+        (Some(at_ms), Format::Table) => terminal::time(at_ms).into(),
+        (Some(at_ms), _) => at_ms.into(),
+    }
+}
+
+/// Rows under their names, as wide as the terminal.
 pub fn grid(answer: &Answer) -> Table {
     let mut table = Table::new();
+    if let Some(width) = terminal::width() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
     table.load_preset(NOTHING).set_style(TableComponent::HeaderLines, '─');
     table.set_header(answer.columns.iter().map(|column| &column.name));
     for row in &answer.rows {

@@ -2,7 +2,7 @@
 
 use crate::client::Client;
 use crate::station::{self, Station, now, until_signal};
-use crate::{log, maker, release, say};
+use crate::{log, maker, release};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use api::{Ask, Ownership, Role};
 use disk::{DirLock, RealDisk, SharedDisk};
@@ -111,7 +111,7 @@ async fn serve(
 
 /// Waits for a reading that came after this start: those of an earlier one say nothing of this road.
 async fn first_reading(data: &Path) -> Result<()> {
-    let client = Client::of(data)?;
+    let client = Client::of_dir(data)?;
     let since_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
     let sql = format!(
         "select 1 from readings where received_at >= to_timestamp_micros({since_us}) limit 1"
@@ -152,9 +152,9 @@ fn how_to_ask(data: &Path, options: &Options, vendor: Option<&Path>) {
             vendor.display(),
             next.strip_prefix(&here).unwrap_or(&next)
         );
-        say!("  {program} releases{data} --refresh");
+        say!("  {program} release available{data} --refresh");
         say!("  {program} rollout create{data} docs/examples/pump-1.1.json");
-        say!("  {program} rollout show{data} pump-1.1\n");
+        say!("  {program} rollout watch{data} pump-1.1\n");
     }
     say!(
         "Ctrl-C ends it; started again, it goes on where it was. (API: https://127.0.0.1:{})",

@@ -1,5 +1,10 @@
 //! `plimsoll up` as a person meets it: real processes, which lie beside this test (`make test` builds them).
 
+mod ci;
+mod factory;
+mod packages;
+mod words;
+
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
