@@ -18,7 +18,7 @@ cargo := $(call needs,cargo,install Rust 1.95 or later from https://rustup.rs)
 npm := $(call needs,npm,install Node 20.19 or later with npm from https://nodejs.org)
 cc := $(call needs,cc,install a C compiler (Debian: apt-get install build-essential))
 
-.PHONY: help up demo test test-services check bench fuzz build console test-console
+.PHONY: help up demo test test-services check bench fuzz build console test-console package
 
 # What the console is made of: it is built when one of them is newer than what was built.
 console_built := console/dist/site/index.html
@@ -80,3 +80,8 @@ bench: ## figures of docs/benchmarks.md, measured here (release build)
 
 fuzz: build ## every parser of foreign bytes for FUZZ_SECONDS each (60), from a kept corpus
 	target/debug/fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
+
+package: $(console_built) ## Debian packages in target/packages, with their sizes (release build; ARGS="--profile dev" for a try)
+	$(cargo)
+	$(cc)
+	packaging/build $(ARGS)
