@@ -10,6 +10,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -127,6 +128,9 @@ impl Site {
         std::fs::create_dir(&dir).unwrap();
         // Below the ports that the operating system gives out by itself.
         let from = 23_000 + (std::process::id() % 1000) as u16 * 3;
+        // Two sites of one process, of which neither listens yet.
+        static SITES: AtomicU16 = AtomicU16::new(0);
+        let from = from + SITES.fetch_add(3, Ordering::Relaxed);
         let is_free =
             |base: &u16| (0..3).all(|n| TcpListener::bind(("127.0.0.1", base + n)).is_ok());
         let port_base = (from..30_000).step_by(3).find(is_free).expect("three free ports");
