@@ -3,7 +3,7 @@
 //! Every call that changes something carries an `Idempotency-Key` of its own, so that it is done once however often it is
 //! said. Never: follows a redirect, resumes a TLS session, shows a token to who does not prove to be the site.
 
-use crate::exit::{Ended, Exit, Waits};
+use crate::exit::{Ended, Exit};
 use crate::place::{Address, Credential, Place};
 use anyhow::{Context, Result};
 use api::Problem;
@@ -23,19 +23,6 @@ const AGAIN_MAX: u32 = 3;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// Who is told to come later than this is told so, and not kept waiting.
 const WAIT_MAX: Duration = Duration::from_secs(15);
-
-/// Where things are.
-pub mod path {
-    pub use api::path::*;
-
-    pub const INVENTORY: &str = "/v1/inventory";
-    pub const USERS: &str = "/v1/users";
-    pub const TOKENS: &str = "/v1/tokens";
-    pub const SITES: &str = "/v1/sites";
-    pub const APPROVALS: &str = "/v1/approvals";
-    pub const TWO_PEOPLE: &str = "/v1/settings/two-people";
-    pub const WEEKLY_REPORT: &str = "/v1/reports/weekly";
-}
 
 /// The body of an answer as one of the API's types.
 pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
@@ -192,13 +179,6 @@ impl Client {
             }
         };
         let status = response.status();
-        if status == StatusCode::ACCEPTED {
-            let body = whole(response).await?;
-            return match serde_json::from_slice(&body) {
-                Ok(approval) => Err(Waits { approval, body }.into()),
-                Err(error) => Err(error).context("the answer is not what this version expects"),
-            };
-        }
         if status.is_success() {
             return Ok(response);
         }

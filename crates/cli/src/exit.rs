@@ -1,6 +1,5 @@
 //! How a command ends: a number for the program that called it, beside the words for who reads them.
 
-use api::approval::Approval;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -14,11 +13,10 @@ pub enum Exit {
     NotFound = 4,
     Conflict = 5,
     Unreachable = 6,
-    Waits = 7,
 }
 
 impl Exit {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 7] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -26,7 +24,6 @@ impl Exit {
         Self::NotFound,
         Self::Conflict,
         Self::Unreachable,
-        Self::Waits,
     ];
 
     pub const fn code(self) -> u8 {
@@ -42,7 +39,6 @@ impl Exit {
             Self::NotFound => "there is no such thing",
             Self::Conflict => "not from where it stands, not now, or too often",
             Self::Unreachable => "no answer from the site, or not in time",
-            Self::Waits => "asked for, not done: it waits for a second person",
         }
     }
 
@@ -60,7 +56,6 @@ impl Exit {
     pub fn of(error: &anyhow::Error) -> Self {
         match error.downcast_ref::<Ended>() {
             Some(ended) => ended.exit,
-            None if error.downcast_ref::<Waits>().is_some() => Self::Waits,
             None => Self::Failed,
         }
     }
@@ -104,21 +99,6 @@ impl fmt::Display for Ended {
 }
 
 impl std::error::Error for Ended {}
-
-/// The site took it down and does it when a second person says yes. Not a failure, and not done either.
-#[derive(Debug)]
-pub struct Waits {
-    pub approval: Approval,
-    pub body: Vec<u8>,
-}
-
-impl fmt::Display for Waits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "asked for, not done: {}", crate::table::plain(&self.approval.sentence))
-    }
-}
-
-impl std::error::Error for Waits {}
 
 #[cfg(test)]
 mod tests {

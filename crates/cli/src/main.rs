@@ -28,7 +28,7 @@ mod up;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use evidence::Evidence;
-use exit::{Exit, Waits};
+use exit::Exit;
 use model::Timestamp;
 use place::Place;
 use std::path::PathBuf;
@@ -115,9 +115,6 @@ enum Command {
     /// Sites: zones by which people's rights are bounded.
     #[command(subcommand, alias = "zone", after_help = "Example:\n  plimsoll site list")]
     Site(people::SiteCommand),
-    /// What waits for a second person.
-    #[command(subcommand, after_help = "Example:\n  plimsoll approval list")]
-    Approval(people::Approval),
     /// What somebody should know of.
     #[command(subcommand, after_help = "Example:\n  plimsoll alert list")]
     Alert(alert::Alert),
@@ -192,14 +189,10 @@ fn main() -> ExitCode {
     if let Command::Evidence(Evidence::Verify(verify)) = command {
         return verify.run();
     }
-    let json = place.json;
     match run(command, &place) {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
-            match error.downcast_ref::<Waits>() {
-                Some(waits) => people::tell_waits(waits, json),
-                None => log::error(&error),
-            }
+            log::error(&error);
             Exit::of(&error).into()
         }
     }
@@ -233,7 +226,6 @@ async fn carry_out(command: Command, place: &Place) -> Result<()> {
         Command::User(user) => user.run(place).await,
         Command::Token(token) => token.run(place).await,
         Command::Site(site) => site.run(place).await,
-        Command::Approval(approval) => approval.run(place).await,
         Command::Alert(alert) => alert.run(place).await,
         Command::Silence(silence) => silence.run(place).await,
         Command::Rule(rule) => rule.run(place).await,

@@ -1,14 +1,13 @@
-//! `plimsoll user`, `token`, `site`, `approval`: people and programs of the operator, and what each may do where.
+//! `plimsoll user`, `token`, `site`: people and programs of the operator, and what each may do where.
 
 use crate::care::{Dry, Sure, Would};
 use crate::client::{Client, path, segment, with_words};
-use crate::exit::{Ended, Exit, Waits};
+use crate::exit::{Ended, Exit};
 use crate::place::Place;
 use crate::session::granted;
 use crate::table::{self, Format, plain};
 use crate::terminal;
 use anyhow::Result;
-use api::approval::{Approval as Asked, Approvals, TwoPeople, Widening};
 use api::user::{
     Grant, Grants, MadeToken, NewPassword, NewToken, NewUser, Site, Sites, TOKEN_DAYS_MAX, Tokens,
     Users,
@@ -111,32 +110,6 @@ pub enum SiteCommand {
         site: String,
         #[arg(long)]
         zone: Vec<String>,
-    },
-}
-
-#[derive(Subcommand)]
-pub enum Approval {
-    /// What waits for a second person; with --all, what has been decided too.
-    #[command(after_help = "Example:\n  plimsoll approval list")]
-    List {
-        #[arg(long)]
-        all: bool,
-    },
-    /// Say yes: it is done then. Another role is needed than that of who asked.
-    #[command(after_help = "Example:\n  plimsoll approval approve a-1")]
-    Approve { id: String },
-    /// Say no: it is not done.
-    #[command(after_help = "Example:\n  plimsoll approval refuse a-1")]
-    Refuse { id: String },
-    /// What needs two people; with names, what is to need them from now on.
-    #[command(after_help = "Example:\n  plimsoll approval needed quarantine_release grant_roles")]
-    Needed {
-        /// emergency_rollout, quarantine_release, grant_roles, trust_keys, grant_policy.
-        #[arg(value_parser = widening)]
-        what: Vec<Widening>,
-        /// Nothing needs two people any more.
-        #[arg(long, conflicts_with = "what")]
-        none: bool,
     },
 }
 
@@ -324,76 +297,6 @@ impl SiteCommand {
     }
 }
 
-impl Approval {
-    pub async fn run(self, place: &Place) -> Result<()> {
-        let client = Client::of(place)?;
-        match self {
-            Self::List { all } => {
-                let state = if all { None } else { Some("open".to_owned()) };
-                let body = client.get(&with_words(path::APPROVALS, [("state", state)])?).await?;
-                place.shown(&body, |page: Approvals| {
-                    let rows = page.approvals.iter().map(approval_row).collect();
-                    let names = ["approval", "what", "asked by", "until", "state"];
-                    table::list(&names, rows, "approval", Format::Table)
-                })
-            }
-            Self::Approve { id } => decide(&client, place, &id, "approve").await,
-            Self::Refuse { id } => decide(&client, place, &id, "refuse").await,
-            Self::Needed { what, none } => {
-                let body = match what.is_empty() && !none {
-                    true => client.get(path::TWO_PEOPLE).await?,
-                    false => client.post(path::TWO_PEOPLE, &TwoPeople { needed_for: what }).await?,
-                };
-                place.shown(&body, |needed: TwoPeople| {
-                    let words: Vec<_> =
-                        needed.needed_for.iter().copied().map(widening_word).collect();
-                    match words.is_empty() {
-                        true => tell!("nothing needs two people"),
-                        false => tell!("two people are needed for: {}", words.join(" ")),
-                    }
-                    Ok(())
-                })
-            }
-        }
-    }
-}
-
-async fn decide(client: &Client, place: &Place, id: &str, verb: &str) -> Result<()> {
-    let at = segment(path::APPROVALS, id, Some(verb))?;
-    let body = client.post(&at, &serde_json::json!({})).await?;
-    place.shown(&body, |approval: Asked| {
-        tell!("{id} is {}: {}", approval.state, plain(&approval.sentence));
-        if let Some(reason) = &approval.reason {
-            tell!("  {}", plain(reason));
-        }
-        Ok(())
-    })
-}
-
-fn approval_row(approval: &Asked) -> Vec<Cell> {
-    vec![
-        approval.id.as_str().into(),
-        approval.sentence.as_str().into(),
-        format!("{} as {}", approval.asked_by, approval.asked_as).into(),
-        terminal::time(approval.until_ms).into(),
-        approval.state.as_str().into(),
-    ]
-}
-
-/// The end of a command that was taken down and not done.
-pub fn tell_waits(waits: &Waits, json: bool) {
-    if json {
-        tell!("{}", String::from_utf8_lossy(&waits.body));
-        return;
-    }
-    let Asked { id, until_ms, asked_as, .. } = &waits.approval;
-    tell!("{waits}");
-    crate::log::next_step(&format!(
-        "a second person, of another role than {asked_as}, says yes: plimsoll approval approve {id} (until {})",
-        terminal::time(*until_ms)
-    ));
-}
-
 /// `operator`, `operator@north`.
 fn grant(text: &str) -> Result<Grant, String> {
     let (role, site) = match text.split_once('@') {
@@ -415,18 +318,6 @@ fn scope(text: &str) -> Result<Scope, String> {
 
 fn words(all: &[impl ToString]) -> String {
     all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-fn widening(text: &str) -> Result<Widening, String> {
-    let word = serde_json::Value::String(text.to_owned());
-    serde_json::from_value(word).map_err(|error| error.to_string())
-}
-
-fn widening_word(what: Widening) -> String {
-    match serde_json::to_value(what) {
-        Ok(serde_json::Value::String(word)) => word,
-        _ => String::new(),
-    }
 }
 
 #[cfg(test)]
