@@ -74,6 +74,9 @@ pub const QUERY: &str = "/v1/query";
 /// [`crate::Changed`]; 409: not a drawn edge. Bearer token.
 pub const DEVICES: &str = "/v1/devices";
 
+/// `GET`: [`crate::device::Inventory`]. `GET /v1/inventory/summary`: [`crate::device::Summary`].
+pub const INVENTORY: &str = "/v1/inventory";
+
 /// `POST` [`crate::Ownership`]: a serial number that may enrol. 200 [`crate::Changed`]. Bearer token.
 pub const OWNERSHIP: &str = "/v1/ownership";
 

@@ -1,6 +1,6 @@
 //! `plimsoll alert`, `silence`, `rule`, `report`: what somebody should know of.
 
-use crate::client::{Client, path, read, segment, with_words};
+use crate::client::{Client, read, segment, with_words};
 use crate::device::duration_ms;
 use crate::operator::now_ms;
 use crate::place::Place;
@@ -9,6 +9,7 @@ use crate::terminal;
 use anyhow::{Context, Result};
 use api::Cell;
 use api::alert::{Acknowledge, Alerts, Condition, NewSilence, Rules, Silences, WeeklyReport};
+use api::path;
 use clap::Subcommand;
 use std::path::PathBuf;
 

@@ -1,12 +1,12 @@
 //! One side of the API: calls a site, says again what may have been lost on the way, and tells what a refusal means.
 //!
-//! Every call that changes something carries an `Idempotency-Key` of its own, so that it is done once however often it is
-//! said. Never: follows a redirect, resumes a TLS session, shows a token to who does not prove to be the site.
+//! What changes something is said again only if it cannot have arrived: until control honours keys of calls, nobody could tell
+//! a second time from a second wish. Never: follows a redirect, resumes a TLS session, shows a token to who does not prove to be the site.
 
 use crate::exit::{Ended, Exit};
 use crate::place::{Address, Credential, Place};
 use anyhow::{Context, Result};
-use api::Problem;
+use api::{Problem, path};
 use reqwest::{Method, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -126,10 +126,7 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Response> {
-        let key = match method {
-            Method::GET => None,
-            _ => Some(idempotency_key()?),
-        };
+        let is_question = method == Method::GET;
         let mut again = 0;
         loop {
             let mut request =
@@ -142,19 +139,19 @@ impl Client {
                 }
                 Credential::Nobody => request.header("origin", self.url()),
             };
-            if let Some(key) = &key {
-                request = request.header("idempotency-key", key);
-            }
             if let Some(body) = &body {
                 request = request.header("content-type", "application/json").body(body.clone());
             }
             let sent = request.send().await;
             let told = match &sent {
-                Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                Ok(response)
+                    if is_question && response.status() == StatusCode::SERVICE_UNAVAILABLE =>
+                {
                     Some(retry_after(response))
                 }
                 Err(error) if error.is_timeout() => None,
-                Err(error) if error.is_connect() || error.is_request() => Some(None),
+                Err(error) if error.is_connect() => Some(None),
+                Err(error) if is_question && error.is_request() => Some(None),
                 _ => None,
             };
             match told.and_then(|told| wait_before(again, told)) {
@@ -214,7 +211,7 @@ impl Client {
 }
 
 async fn whole(response: Response) -> Result<Vec<u8>> {
-    let cut = "the answer was cut off: it may have been done; the same command again is safe";
+    let cut = "the answer was cut off: it may have been done; look before it is said again";
     let body = response.bytes().await.map_err(|_| Ended::new(Exit::Unreachable, cut))?;
     Ok(body.to_vec())
 }
@@ -234,13 +231,6 @@ fn wait_before(again: u32, told: Option<Duration>) -> Option<Duration> {
     (wait <= WAIT_MAX).then_some(wait)
 }
 
-/// 128 random bits: two commands never mean the same.
-fn idempotency_key() -> Result<String> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).context("the operating system gave no random bytes")?;
-    Ok(model::hex::encode(&bytes))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,13 +242,6 @@ mod tests {
         assert_eq!(waits, [ms(200), ms(400), ms(800), None, None]);
         assert_eq!(wait_before(0, Some(Duration::from_secs(5))), ms(5000), "as it is told");
         assert_eq!(wait_before(0, Some(Duration::from_secs(3600))), None, "not for an hour");
-    }
-
-    #[test]
-    fn two_commands_never_mean_the_same() {
-        let (one, other) = (idempotency_key().unwrap(), idempotency_key().unwrap());
-        assert_eq!(one.len(), 32);
-        assert_ne!(one, other);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `plimsoll device`: who there is, what each one lived through, and how it stands.
 
 use crate::care::{Dry, Sure, Would};
-use crate::client::{self, Client, path, segment, with_words};
+use crate::client::{self, Client, segment, with_words};
 use crate::exit::{Ended, Exit};
 use crate::place::Place;
 use crate::table::{self, Format, cell, plain};
@@ -9,7 +9,7 @@ use crate::terminal::{self, Colour, Progress, painted};
 use crate::up;
 use anyhow::{Context, Result};
 use api::device::{Device, DeviceLine, History, INVENTORY_PAGE_MAX, Inventory, NewGroup};
-use api::{Cell, Standing};
+use api::{Cell, Standing, path};
 use clap::Subcommand;
 use std::path::{Path, PathBuf};
 

@@ -1,13 +1,14 @@
 //! `plimsoll evidence`: what an operator hands out of the record of what was done, and what an auditor does with it, without
 //! a site, a network or our word for anything.
 
-use crate::client::{self, Client, path, with_words};
+use crate::client::{self, Client, with_words};
 use crate::device::download;
 use crate::place::Place;
 use crate::table::{self, Format};
 use anyhow::{Context, Error, Result, anyhow};
 use api::Cell;
 use api::event::{EVENTS_PAGE_MAX, Events};
+use api::path;
 use clap::{Args, Subcommand};
 use evidence::export::{self, EXPORT_BYTES_MAX, Proven};
 use evidence::note::NOTE_BYTES_MAX;

@@ -1,10 +1,11 @@
 //! Questions to the store, and its counters.
 
-use crate::client::{Client, path};
+use crate::client::Client;
 use crate::place::Place;
 use crate::table::{self, Format};
 use anyhow::Result;
 use api::Ask;
+use api::path;
 
 pub async fn query(place: &Place, ask: Ask, format: Format) -> Result<()> {
     let client = Client::of(place)?;

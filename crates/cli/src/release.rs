@@ -17,12 +17,12 @@
 #[cfg(test)]
 mod tests;
 
-use crate::client::{Client, path};
+use crate::client::Client;
 use crate::place::Place;
 use crate::table::{self, Format};
 use crate::terminal::Progress;
 use anyhow::{Context, Error, Result, bail, ensure};
-use api::{Answer, Cell};
+use api::{Answer, Cell, path};
 use clap::{Args, Subcommand};
 use disk::{Disk, RealDisk};
 use keys::file::{generate, load};

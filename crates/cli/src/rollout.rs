@@ -1,7 +1,7 @@
 //! `plimsoll rollout`: a release on its way to a cohort, ordered and watched.
 
 use crate::care::{Dry, Sure, Would};
-use crate::client::{Client, path, read, segment, with_words};
+use crate::client::{Client, read, segment, with_words};
 use crate::device::duration_ms;
 use crate::exit::{Ended, Exit};
 use crate::place::Place;
@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use api::Cell;
 use api::device::{INVENTORY_PAGE_MAX, Inventory};
 use api::event::{Event, Events};
+use api::path;
 use api::release::Releases;
 use api::rollout::{
     Cohort, NewRollout, NewWave, Rollout, RolloutCommand, RolloutDevices, Rollouts,

@@ -6,11 +6,12 @@
 //!
 //! The newest session is the last one. A session counts for the site that it was made at: its URL and its CA.
 
-use crate::client::{Client, path};
+use crate::client::Client;
 use crate::exit::{Ended, Exit};
 use crate::place::{Address, Credential, Place};
 use crate::terminal;
 use anyhow::{Context, Result, bail};
+use api::path;
 use api::user::{Grant, Me, SESSION_COOKIE, SignIn};
 use clap::Subcommand;
 use disk::RealDisk;

@@ -259,6 +259,7 @@ mod tests {
             path::EVIDENCE,
             path::QUERY,
             path::DEVICES,
+            path::INVENTORY,
             path::OWNERSHIP,
             path::SESSION,
             path::ALERTS,

@@ -76,13 +76,58 @@ fn the_first_update_of_the_readme_works_as_it_stands_there() {
     assert!(up.wait().success());
 }
 
+/// `docs/guide/`: each page's commands, in order, on a new site, with its port in place of the page's.
+fn guide(page: &str) {
+    let site = Site::new(&format!("guide-{page}"));
+    let mut up = Up::start(&site);
+    up.until(FIRST_READING);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../docs/guide/{page}.md"));
+    let text = std::fs::read_to_string(path).unwrap();
+    let port = |text: String, from: u16, to: u16| text.replace(&from.to_string(), &to.to_string());
+    let script = port(blocks(&text).concat(), 18801, site.port_base + 1);
+    let script = port(script, 18800, site.port_base);
+    assert!(script.contains("plimsoll "), "{page} has commands");
+    println!("{}", Desk::of(&site).run(&script));
+    up.signal(Signal::TERM);
+    assert!(up.wait().success());
+}
+
+#[test]
+fn the_guide_first_hour_works_as_it_stands_there() {
+    guide("first-hour");
+}
+
+#[test]
+fn the_guide_for_operators_works_as_it_stands_there() {
+    guide("operator");
+}
+
+#[test]
+fn the_guide_for_vendors_works_as_it_stands_there() {
+    guide("vendor");
+}
+
+#[test]
+fn the_guide_for_device_engineers_works_as_it_stands_there() {
+    guide("device-engineer");
+}
+
+#[test]
+fn the_guide_for_auditors_works_as_it_stands_there() {
+    guide("auditor");
+}
+
 /// The blocks of shell commands in a section of README.
 fn commands(section: &str) -> Vec<String> {
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
     let readme = std::fs::read_to_string(readme).unwrap();
     let (_, rest) = readme.split_once(section).expect("README has the section");
     let section = rest.split("\n## ").next().unwrap_or_default();
-    let blocks = section.split("```sh\n").skip(1);
+    blocks(section)
+}
+
+fn blocks(text: &str) -> Vec<String> {
+    let blocks = text.split("```sh\n").skip(1);
     blocks.map(|block| block.split("```").next().unwrap_or_default().to_owned()).collect()
 }
 
