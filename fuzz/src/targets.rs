@@ -7,6 +7,7 @@ mod statement;
 mod tuf;
 mod x509;
 
+use model::admission::AdmissionList;
 use model::cbor::Malformed;
 use model::envelope::{self, Algorithm, LossCause, LostRange, WallClock};
 use model::lease::Lease;
@@ -180,6 +181,10 @@ fn envelope(bytes: &[u8]) -> End {
         Kind::Manifest => Manifest::decode(&payload).map(|manifest| {
             let again = Manifest::decode(&manifest.encode());
             assert_eq!(again, Ok(manifest), "a manifest keeps its meaning");
+        }),
+        Kind::AdmissionList => AdmissionList::decode(&payload).map(|list| {
+            let again = AdmissionList::decode(&list.encode());
+            assert_eq!(again, Ok(list), "an admission list keeps its meaning");
         }),
     };
     match parsed {

@@ -53,7 +53,7 @@ export default function Chart(props: ChartProps) {
 
   // One plot for one set of lines; values, window and marks change within it.
   const shape = lines.map(line => `${line.name}:${line.style}:${line.low ? 'band' : ''}`).join('|');
-  // biome-ignore lint/correctness/useExhaustiveDependencies: what changes within a plot is set below.
+  // What changes within a plot is set below.
   useEffect(() => {
     if (!box.current || !readout.current) return;
     const make = () => {
@@ -86,7 +86,7 @@ export default function Chart(props: ChartProps) {
         <span className="name">{title}</span>
         <span className="num readout" ref={readout} data-newest={summary} />
       </figcaption>
-      {/* biome-ignore lint/a11y/useSemanticElements: no element is a chart that keys move. */}
+      {/* No element is a chart that keys move. */}
       <div
         ref={box}
         className={onWindow ? 'plot movable' : 'plot'}

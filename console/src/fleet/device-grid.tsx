@@ -29,9 +29,9 @@ export function DeviceGrid({ fleet, filterKey }: { fleet: Fleet; filterKey: stri
     estimateSize: () => rowPx,
     overscan: 12,
   });
-  // biome-ignore lint/correctness/useExhaustiveDependencies: another width is another height of every row.
+  // Another width is another height of every row.
   useEffect(() => rows.measure(), [rowPx]);
-  // biome-ignore lint/correctness/useExhaustiveDependencies: another filter is another table, read from its top.
+  // Another filter is another table, read from its top.
   useEffect(() => {
     setActive(0);
     box.current?.scrollTo(0, 0);
@@ -76,7 +76,7 @@ export function DeviceGrid({ fleet, filterKey }: { fleet: Fleet; filterKey: stri
     }
   };
   return (
-    // biome-ignore lint/a11y/useSemanticElements: a table element cannot hold rows that are placed one by one.
+    // A table element cannot hold rows that are placed one by one.
     <div
       ref={box}
       className={fleet.isBehind ? 'grid behind' : 'grid'}
@@ -87,18 +87,14 @@ export function DeviceGrid({ fleet, filterKey }: { fleet: Fleet; filterKey: stri
       aria-busy={fleet.isBehind}
       onKeyDown={move}
     >
-      {/* biome-ignore lint/a11y/useSemanticElements: see above. */}
-      {/* biome-ignore lint/a11y/useFocusableInteractive: nothing is done with a heading. */}
+      {/* Nothing is done with a heading. */}
       <div className="row heads" role="row" aria-rowindex={1}>
         {HEADS.map(head => (
-          // biome-ignore lint/a11y/useSemanticElements: see above.
-          // biome-ignore lint/a11y/useFocusableInteractive: see above.
           <div key={head} role="columnheader">
             {head}
           </div>
         ))}
       </div>
-      {/* biome-ignore lint/a11y/useSemanticElements: see above. */}
       <div className="rows" role="rowgroup" style={{ height: rows.getTotalSize() }}>
         {shown.map(row => (
           <Row
@@ -134,8 +130,8 @@ function Row({
     go(pathTo('devices', line.id));
   };
   return (
-    // biome-ignore lint/a11y/useSemanticElements: a table element cannot hold rows that are placed one by one.
-    // biome-ignore lint/a11y/useKeyWithClickEvents: the grid has the keys of its rows.
+    // A table element cannot hold rows that are placed one by one.
+    // The grid has the keys of its rows.
     <div
       className="row"
       role="row"
@@ -151,8 +147,7 @@ function Row({
   );
 }
 
-/* biome-ignore-start lint/a11y/useSemanticElements: see above. */
-/* biome-ignore-start lint/a11y/useFocusableInteractive: the row takes the focus for its cells. */
+/* The row takes the focus for its cells. */
 function Cells({ line }: { line: DeviceLine }) {
   return (
     <>
@@ -206,5 +201,3 @@ function Awaited() {
     </>
   );
 }
-/* biome-ignore-end lint/a11y/useFocusableInteractive: see above. */
-/* biome-ignore-end lint/a11y/useSemanticElements: see above. */

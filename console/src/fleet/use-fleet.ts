@@ -57,7 +57,7 @@ export function useFleet(filter: Filter): Fleet {
     }
   }, []);
 
-  // biome-ignore lint/correctness/useExhaustiveDependencies: that it was asked anew counts, also with the same answer.
+  // That it was asked anew counts, also with the same answer.
   useEffect(() => {
     if (!first.data || first.isPlaceholderData) return;
     const own = kept.current;

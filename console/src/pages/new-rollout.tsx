@@ -180,7 +180,7 @@ function WavesPanel({ form, put }: Part) {
     >
       <ol className="wave-forms">
         {form.waves.map((wave, at) => (
-          // biome-ignore lint/suspicious/noArrayIndexKey: a wave is known by its place.
+          // A wave is known by its place.
           <li key={at}>
             <fieldset className="fields">
               <legend>Wave {at + 1}</legend>
@@ -266,7 +266,7 @@ function SignalsPanel({ form, put }: Part) {
         </p>
       )}
       {form.signals.map((signal, at) => (
-        // biome-ignore lint/suspicious/noArrayIndexKey: a signal is known by its place while it is written.
+        // A signal is known by its place while it is written.
         <fieldset key={at} className="fields signal">
           <legend>Signal {at + 1}</legend>
           <Field label="Name" required value={signal.name} onChange={name => set(at, { name })} />

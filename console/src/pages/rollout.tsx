@@ -188,7 +188,7 @@ function Ordered({ order }: { order: NewRollout }) {
       />
       <details>
         <summary>The order as JSON</summary>
-        {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard (WCAG 2.1.1). */}
+        {/* What scrolls must be reachable by keyboard (WCAG 2.1.1). */}
         <pre className="json" tabIndex={0}>
           {JSON.stringify(order, null, 2)}
         </pre>

@@ -46,7 +46,7 @@ export function Lines({ n, tall = false }: { n: number; tall?: boolean }) {
   return (
     <div className={tall ? 'lines tall' : 'lines'} aria-hidden="true">
       {Array.from({ length: n }, (_, i) => (
-        // biome-ignore lint/suspicious/noArrayIndexKey: the lines are alike and never move.
+        // The lines are alike and never move.
         <span key={i} className="line" />
       ))}
     </div>

@@ -11,8 +11,8 @@ export function Scrolls({
   children: ReactNode;
 }) {
   return (
-    // biome-ignore lint/a11y/useSemanticElements: a fieldset is for what one fills in.
-    // biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls.
+    // A fieldset is for what one fills in.
+    // It scrolls.
     <div className={tall ? 'scrolls tall' : 'scrolls'} role="group" aria-label={label} tabIndex={0}>
       {children}
     </div>

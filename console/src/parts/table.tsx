@@ -55,7 +55,7 @@ export function Table<Row>({
         <tbody {...role('rowgroup')}>
           {rows === undefined
             ? Array.from({ length: waiting }, (_, i) => (
-                // biome-ignore lint/suspicious/noArrayIndexKey: the rows are alike and never move.
+                // The rows are alike and never move.
                 <tr key={i}>
                   {cols.map(col => (
                     <td key={col.head} className={classOf(col)}>

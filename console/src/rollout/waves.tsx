@@ -28,7 +28,7 @@ export function Waves({ rollout }: { rollout: Rollout }) {
         const most =
           wave.count_max === undefined ? '' : `, ${counted(wave.count_max, 'device')} at most`;
         return (
-          // biome-ignore lint/suspicious/noArrayIndexKey: a wave is known by its place.
+          // A wave is known by its place.
           <li key={i} className={stand} aria-current={isHere ? 'step' : undefined}>
             <span className="which">
               <Icon name={icon} />

@@ -22,7 +22,7 @@ export function Shell({ children }: { children: ReactNode }) {
   const { site } = useMe();
   useStream();
 
-  // biome-ignore lint/correctness/useExhaustiveDependencies: whoever has gone somewhere wants to see it.
+  // Whoever has gone somewhere wants to see it.
   useEffect(() => {
     setOpen(false);
     main.current?.scrollTo(0, 0);

@@ -27,7 +27,7 @@ export function GrantFields({
     <fieldset className="grants">
       <legend>Roles</legend>
       {grants.map((grant, at) => (
-        // biome-ignore lint/suspicious/noArrayIndexKey: a grant is known by its place while it is edited.
+        // A grant is known by its place while it is edited.
         <div key={at} className="grant">
           <Choice
             label="Role"

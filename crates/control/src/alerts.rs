@@ -42,7 +42,7 @@ use std::sync::{Arc, RwLock, RwLockWriteGuard};
 use step::{Event, Ms, REOPEN_MS, Silence, State};
 use table::Writing;
 use target::BadTarget;
-use tokio::sync::{Mutex, Notify, Semaphore};
+use tokio::sync::{Mutex, MutexGuard, Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
 /// How events name what control does by itself.
@@ -196,6 +196,11 @@ impl Alerts {
             queued: Notify::new(),
             reports: Semaphore::new(1),
         })))
+    }
+
+    /// As long as it is held, the state is what the tables say: between a commit and the state in memory nobody looks.
+    async fn still(&self) -> MutexGuard<'_, Turn> {
+        self.0.turn.lock().await
     }
 
     /// Everything as it is now.

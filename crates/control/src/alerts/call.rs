@@ -63,6 +63,7 @@ pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Fail
         // One more than is shown says whether there are more.
         limit: limit + 1,
     };
+    let still = station.alerts.still().await;
     let read = station
         .registry
         .read(move |tx| -> Work<'_, _, RegistryError> { Box::pin(table::page(tx, page)) });
@@ -70,6 +71,7 @@ pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Fail
     let is_more = alerts.len() > limit;
     alerts.truncate(limit);
     let (state, now_ms) = (station.alerts.state(), ms(now()));
+    drop(still);
     alerts.iter_mut().for_each(|alert| complete(alert, &state, now_ms));
     let next = alerts.last().map(|last| last.id).filter(|_| is_more);
     Ok(json_answer(&Alerts { alerts, firing, next }))
@@ -103,6 +105,7 @@ pub(crate) async fn acknowledge(station: &Station, mut call: Call) -> Result<Res
 }
 
 async fn one(station: &Station, alert: u64) -> Result<Alert, Failure> {
+    let _still = station.alerts.still().await;
     let read = station
         .registry
         .read(move |tx| -> Work<'_, _, RegistryError> { Box::pin(table::one(tx, alert)) });

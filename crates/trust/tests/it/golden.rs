@@ -14,9 +14,9 @@ use model::uplink::{
     self, AttestedBy, QuarantineReason, Record, Verdict, decode_reply, encode_reply,
 };
 use model::{
-    Counter, DeviceId, Digest, GatewayId, GroupId, HardwareId, Header, Heard, Kind, Nonce, Prior, ProductId,
-    Reading, Release, RolloutId, SecurityVersion, SeriesName, Timestamp, Unit, Value, Version,
-    WallClock, ZoneId, bus, senml,
+    Counter, DeviceId, Digest, GatewayId, GroupId, HardwareId, Header, Heard, Kind, Nonce, Prior,
+    ProductId, Reading, Release, RolloutId, SecurityVersion, SeriesName, Timestamp, Unit, Value,
+    Version, WallClock, ZoneId, bus, senml,
 };
 use std::path::Path;
 use std::time::Duration;
