@@ -1,6 +1,5 @@
 import { lazy, type ReactNode, Suspense } from 'react';
 import { AlertsPage } from './pages/alerts.tsx';
-import { ApprovalsPage } from './pages/approvals.tsx';
 import { DevicePage } from './pages/device.tsx';
 import { EvidencePage } from './pages/evidence.tsx';
 import { FleetPage } from './pages/fleet.tsx';
@@ -53,8 +52,6 @@ function Here() {
       return <ReleasesPage />;
     case 'alerts':
       return <AlertsPage />;
-    case 'approvals':
-      return <ApprovalsPage />;
     case 'evidence':
       return <EvidencePage />;
     case 'report':

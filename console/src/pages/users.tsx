@@ -4,14 +4,13 @@ import { useMe } from '../site/me.tsx';
 import { may } from '../site/rights.ts';
 import { SitesPanel } from '../users/sites.tsx';
 import { TokensPanel } from '../users/tokens.tsx';
-import { TwoPeoplePanel } from '../users/two-people.tsx';
 import { UsersPanel } from '../users/users.tsx';
 
-/** Who may do what: people, the tokens of their programs, sites, and what needs two. */
+/** Who may do what: people, the tokens of their programs, and sites. */
 export default function UsersPage() {
   const me = useMe();
   return (
-    <Page title="Users" lead="People, the tokens of their programs, and what needs two people.">
+    <Page title="Users" lead="People, the tokens of their programs, and sites.">
       {may(me, 'users.read') ? (
         <UsersPanel />
       ) : (
@@ -20,10 +19,7 @@ export default function UsersPage() {
         </Panel>
       )}
       <TokensPanel />
-      <div className="halves">
-        <TwoPeoplePanel />
-        <SitesPanel />
-      </div>
+      <SitesPanel />
     </Page>
   );
 }

@@ -3,7 +3,7 @@ import { Button } from '../parts/button.tsx';
 import { Icon, Mark } from '../parts/icon.tsx';
 import { go, Link, pathTo, usePlace } from '../route.tsx';
 import { useAsk, useStream } from '../site/ask.ts';
-import type { Alerts, Approvals } from '../site/contract.ts';
+import type { Alerts } from '../site/contract.ts';
 import { useLive } from '../site/live.ts';
 import { useMe } from '../site/me.tsx';
 import { may } from '../site/rights.ts';
@@ -73,10 +73,8 @@ function PageList() {
   const alerts = useAsk<Alerts>('/v1/alerts?state=firing&limit=1', {
     enabled: may(me, 'alerts.read'),
   });
-  const approvals = useAsk<Approvals>('/v1/approvals?state=open');
   const waiting: Record<string, [n: number, of: string] | undefined> = {
     alerts: alerts.data && [alerts.data.firing, 'firing'],
-    approvals: approvals.data && [approvals.data.approvals.length, 'open'],
   };
   const at = page === 'devices' ? 'fleet' : page;
   return (
@@ -154,8 +152,8 @@ function LiveSign() {
       : live === 'connecting'
         ? ['Connecting', 'The stream of changes is being opened.']
         : [
-            'Reconnecting',
-            'The stream of changes is broken. The page is asked for again every 5 s meanwhile.',
+            'Every 5 s',
+            'There is no stream of changes at the moment. The page is asked for again every 5 s.',
           ];
   return (
     <span className={`live is-${live}`} role="status" title={title}>

@@ -14,7 +14,6 @@ const PAGES: [path: string, heading: string][] = [
   ['new-rollout', 'New rollout'],
   ['releases', 'Releases'],
   ['alerts', 'Alerts'],
-  ['approvals', 'Approvals'],
   ['evidence', 'Evidence'],
   ['report', 'Weekly report'],
   ['users', 'Users'],

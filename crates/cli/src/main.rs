@@ -158,7 +158,7 @@ enum Command {
     #[command(
         hide = true,
         about = "As `release available`",
-        after_help = "Example:\n  plimsoll release available --refresh"
+        after_help = "Example:\n  plimsoll releases --refresh"
     )]
     Releases(release::Available),
 }

@@ -130,6 +130,7 @@ fn how_to_ask(data: &Path, options: &Options, vendor: Option<&Path>) {
         .map_or_else(|_| "plimsoll".into(), |path| path.display().to_string());
     let here = std::env::current_dir().map(|dir| format!("{}/", dir.display())).unwrap_or_default();
     let program = program.strip_prefix(&here).unwrap_or(&program);
+    let ca = data.join("site/ca.pem");
     let data = match data.to_str() {
         Some("data") => String::new(),
         _ => format!(" --data {}", data.display()),
@@ -157,9 +158,14 @@ fn how_to_ask(data: &Path, options: &Options, vendor: Option<&Path>) {
         say!("  {program} rollout watch{data} pump-1.1\n");
     }
     say!(
-        "Ctrl-C ends it; started again, it goes on where it was. (API: https://127.0.0.1:{})",
-        options.station.port_base
+        "Make yourself a user, and open the console (the site's authority is in {}):\n",
+        ca.display()
     );
+    say!(
+        "  {program} user create{data} YOU --grant administrator --grant operator --grant releaser"
+    );
+    say!("  https://127.0.0.1:{}\n", options.station.port_base);
+    say!("Ctrl-C ends it; started again, it goes on where it was.");
 }
 
 async fn start_gateway(
