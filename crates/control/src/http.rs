@@ -463,6 +463,15 @@ pub(crate) mod tests {
             r#"{"product": "p", "version": "1.0.0", "cohort": {"groups": ["pilot"]}, "waves": []}"#;
         let refused = ask(Endpoint::NewRollout, ci.clone(), order).await.unwrap_err();
         assert_eq!(refused.word, "beyond_groups");
+        // A gate's SQL sees every site: whoever may not ask it does not ask it by a rollout.
+        let gated = r#"{"product": "p", "version": "1.0.0", "waves": [],
+            "signals": [{"name": "n", "sql": "select 1", "at_most": 1}]}"#;
+        let refused = ask(Endpoint::NewRollout, at(Some("site")), gated).await.unwrap_err();
+        assert_eq!(refused.word, "out_of_scope");
+        assert_ne!(
+            ask(Endpoint::NewRollout, at(None), gated).await.unwrap_err().word,
+            "out_of_scope"
+        );
         let order = r#"{"product": "p", "version": "1.0.0", "cohort": {"groups": ["development"]}, "waves": []}"#;
         let refused = ask(Endpoint::NewRollout, ci, order).await.unwrap_err();
         assert_eq!(refused.word, "no_repository", "it got past its bounds");

@@ -4,6 +4,7 @@ use super::{CheckInError, RolloutError, Told, told};
 use crate::call::{Call, expect_media_type, json_answer};
 use crate::caller::Denied;
 use crate::checkin;
+use crate::endpoint::Access;
 use crate::fleet;
 use crate::gateway::still_gateway;
 use crate::principal::Reach;
@@ -12,6 +13,7 @@ use crate::rollouts::book::{Kept, Live, Number};
 use crate::rollouts::draft::DraftError;
 use crate::rollouts::table;
 use crate::station::{Station, now};
+use api::Scope;
 use api::fleet::FLEET_PAGE_MAX;
 use api::release::{Component, Outcome, Software};
 use api::rollout::{
@@ -94,6 +96,14 @@ pub(crate) async fn create(station: &Station, call: Call) -> Result<Response, Fa
     let mut new: NewRollout = call.json(BODY_BYTES_MAX).await?;
     person.may_reach(&new.cohort.groups)?;
     bound(station, &call, &reach, &mut new.cohort)?;
+    // A gate's question is SQL over all sites, and its answer is shown: whoever may not ask it himself does not ask it so.
+    if !new.signals.is_empty() {
+        let asks = Access::Whole(Scope::TelemetryRead);
+        if !asks.admits(&call.caller) {
+            let (expected, found) = (asks.expected(), call.caller.to_string());
+            return Err(Denied::OutOfScope { expected, found }.into());
+        }
+    }
     station.ledger.may_widen()?;
     let made = station.rollouts.create(new, actor).await;
     let Told { value, events } = made.map_err(|error| failed(station, error))?;
