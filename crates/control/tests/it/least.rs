@@ -102,9 +102,9 @@ const LETTERS: [(&str, UserRole); 5] = [
     ("a", UserRole::Administrator),
 ];
 
-/// SQL and what is seen of it is in `store`'s `within.rs`, MQTT in `gateway`'s tests: neither takes a session or a token.
+/// What SQL shows within a call, and who may say what over MQTT, are other tests' matter.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_endpoint_api_sql_and_mqtt_against_every_role_and_none() {
+async fn every_endpoint_against_every_role_and_none() {
     let world = World::new().await;
     let site = json!({ "id": "elsewhere", "zones": [] });
     let made = world.operator(Verb::POST, path::SITES).json(&site).send().await.unwrap();
