@@ -214,6 +214,12 @@ impl Fleet {
         Ok(())
     }
 
+    /// Without a terminal, what cannot be taken back is said with `--yes`.
+    pub fn abort(&self, id: &str) -> Result<()> {
+        self.cli(&["rollout", "abort", id, "--yes"])?;
+        Ok(())
+    }
+
     pub fn seen(&self, id: &str) -> Result<Seen> {
         let text = self.cli(&["rollout", "show", id, "--json"])?;
         Ok(Seen(serde_json::from_str(&text).with_context(|| format!("not a rollout: {text}"))?))

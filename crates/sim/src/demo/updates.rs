@@ -164,7 +164,7 @@ impl Demo {
             shown(&look.wrong)
         );
         self.promise("a release that never gets well halts at exactly the canaries", held, figures);
-        self.fleet.rollout("abort", id)
+        self.fleet.abort(id)
     }
 
     fn a_release_that_makes_a_fault_is_taken_back(&mut self) -> Result<()> {
