@@ -149,7 +149,7 @@ impl Alerts {
         metrics: Metrics,
     ) -> Result<Self, AlertError> {
         let at = now();
-        let now_ms = ms(at);
+        let now_ms = at.as_ms();
         let loaded = registry
             .read(move |tx| -> Work<'_, table::Loaded, RegistryError> {
                 Box::pin(table::load(tx, now_ms.saturating_sub(REOPEN_MS), now_ms))
@@ -254,7 +254,7 @@ impl Alerts {
             let before = turn.targets.iter().find(|known| known.id == target.id);
             act = Act::Target(target::keep_secrets(target, before));
         }
-        let now_ms = ms(at);
+        let now_ms = at.as_ms();
         let before = self.state();
         let mut note = None;
         let event = match &act {
@@ -475,10 +475,6 @@ pub(crate) fn run(station: &Arc<Station>, tasks: &TaskTracker) {
     tasks.spawn(driver::run(station.clone()));
     tasks.spawn(tell::run(station.clone()));
     tasks.spawn(report::run(station.clone()));
-}
-
-pub(crate) fn ms(at: Timestamp) -> Ms {
-    u64::try_from(at.as_us().div_euclid(1000)).unwrap_or(0)
 }
 
 #[cfg(test)]

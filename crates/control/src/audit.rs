@@ -4,8 +4,6 @@ use crate::call::{Call, json_answer, text};
 use crate::problem::Failure;
 use crate::station::Station;
 use api::event::{EVENTS_PAGE_MAX, Event, Events};
-use axum::RequestPartsExt as _;
-use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::Response;
 use evidence::{LogError, event};
@@ -26,11 +24,7 @@ struct Page {
 pub(crate) async fn events(station: &Station, call: Call) -> Result<Response, Failure> {
     call.person(station)?;
     let Page { after, limit, subject } = call.query_string()?;
-    let limit = limit.unwrap_or(EVENTS_PAGE_MAX);
-    if !(1..=EVENTS_PAGE_MAX).contains(&limit) {
-        let detail = format!("expected a limit of 1 to {EVENTS_PAGE_MAX}, found {limit}");
-        return Err(Failure::bad_request("bad_query_string", detail));
-    }
+    let limit = Call::page_limit(limit, EVENTS_PAGE_MAX, EVENTS_PAGE_MAX)?;
     let from = after.map_or(0, |after| after.saturating_add(1));
     let found = station.registry.told(from, subject, limit + 1).await;
     let mut found = found.map_err(|error| station.failed_to_store(error))?;
@@ -61,11 +55,7 @@ pub(crate) async fn checkpoint(station: &Station, call: Call) -> Result<Response
 /// A tile or a bundle of entries, under its name in C2SP tlog-tiles.
 pub(crate) async fn tile(station: &Station, mut call: Call) -> Result<Response, Failure> {
     call.person(station)?;
-    let Path(name) = call
-        .head
-        .extract::<Path<String>>()
-        .await
-        .map_err(|error| Failure::bad_request("bad_name", error.body_text()))?;
+    let name = call.name().await?;
     let reader = station.ledger.reader().clone();
     let size = reader.checkpoint().size();
     let found = off_the_loop(move || reader.resource(&format!("tile/{name}"))).await?;

@@ -118,11 +118,21 @@ impl Call {
         })
     }
 
-    /// What stands for `{id}` in the path.
+    /// What stands for `{id}`, or another name, in the path.
     pub async fn name(&mut self) -> Result<String, Failure> {
         let path = self.head.extract::<Path<String>>().await;
         path.map(|Path(name)| name)
             .map_err(|error| Failure::bad_request("bad_name", error.body_text()))
+    }
+
+    /// How long a page is to be: what was asked for, or `unasked`, of at most `max`.
+    pub fn page_limit(found: Option<usize>, unasked: usize, max: usize) -> Result<usize, Failure> {
+        let limit = found.unwrap_or(unasked);
+        if (1..=max).contains(&limit) {
+            return Ok(limit);
+        }
+        let detail = format!("expected a limit of 1 to {max}, found {limit}");
+        Err(Failure::bad_request("bad_query_string", detail))
     }
 
     /// The query string as one of our types; unknown words are refused.

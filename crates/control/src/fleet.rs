@@ -13,8 +13,6 @@ use crate::station::{Station, now};
 use api::device::NewGroup;
 use api::fleet::FLEET_PAGE_MAX;
 use api::{Fleet, Ownership, Standing};
-use axum::RequestPartsExt as _;
-use axum::extract::Path;
 use axum::response::Response;
 use model::{DeviceId, GroupId, ZoneId, told};
 
@@ -32,13 +30,8 @@ pub(crate) async fn devices(station: &Station, call: Call) -> Result<Response, F
     let (_, reach) = call.person_within(station)?;
     let people = station.registry.people();
     let Page { after, limit } = call.query_string()?;
-    let bad_name = |error: model::id::BadName| Failure::bad_request("bad_name", error.to_string());
-    let after = after.map(DeviceId::new).transpose().map_err(bad_name)?;
-    let limit = limit.unwrap_or(FLEET_PAGE_MAX);
-    if !(1..=FLEET_PAGE_MAX).contains(&limit) {
-        let detail = format!("expected a limit of 1 to {FLEET_PAGE_MAX}, found {limit}");
-        return Err(Failure::bad_request("bad_query_string", detail));
-    }
+    let after = after.map(DeviceId::new).transpose()?;
+    let limit = Call::page_limit(limit, FLEET_PAGE_MAX, FLEET_PAGE_MAX)?;
     let rest = call.directory.devices(after.as_ref());
     let mut rest = rest.filter(|device| people.reaches(&reach, &device.zone));
     let devices: Vec<_> = rest.by_ref().take(limit).map(|device| device.shown()).collect();
@@ -55,13 +48,7 @@ pub(crate) async fn set_standing(station: &Station, mut call: Call) -> Result<Re
         Endpoint::Decommission => Standing::Decommissioned,
         _ => Standing::Enrolled,
     };
-    let Path(id) = call
-        .head
-        .extract::<Path<String>>()
-        .await
-        .map_err(|error| Failure::bad_request("bad_name", error.body_text()))?;
-    let id =
-        DeviceId::new(id).map_err(|error| Failure::bad_request("bad_name", error.to_string()))?;
+    let id = DeviceId::new(call.name().await?)?;
     expect_reached(station, &reach, &id)?;
     let widens = to == Standing::Enrolled;
     if widens {
@@ -95,8 +82,7 @@ pub(crate) async fn set_group(station: &Station, mut call: Call) -> Result<Respo
     let actor = call.person(station)?.actor.clone();
     let (device, _) = within_reach(station, &mut call).await?;
     let NewGroup { group } = call.json(BODY_BYTES_MAX).await?;
-    let group =
-        GroupId::new(group).map_err(|error| Failure::bad_request("bad_name", error.to_string()))?;
+    let group = GroupId::new(group)?;
     station.ledger.may_widen()?;
     let changed = station.registry.set_group(&device.id, group, &actor, now()).await;
     let (events, answer) = changed_answer(station, changed, "group")?;

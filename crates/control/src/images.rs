@@ -6,9 +6,7 @@ use crate::problem::Failure;
 use crate::registry::{RegistryError, said};
 use crate::releases::{Image, NoImage, RefreshError, release};
 use crate::station::{Phase, Station, now};
-use axum::RequestPartsExt as _;
 use axum::body::Body;
-use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures::stream;
@@ -28,7 +26,7 @@ const STALL: Duration = Duration::from_secs(60);
 /// `GET /v1/gateway/images/NAME`.
 pub(crate) async fn metadata(station: &Station, mut call: Call) -> Result<Response, Failure> {
     still_gateway(station, &call.peer, &call.directory)?;
-    let name = last(&mut call).await?;
+    let name = call.name().await?;
     let Some(file) = station.releases.file(&name) else {
         let detail = format!("expected a metadata file that control has verified, found {name:?}");
         let title = "the image repository has no such file";
@@ -40,7 +38,7 @@ pub(crate) async fn metadata(station: &Station, mut call: Call) -> Result<Respon
 /// `GET /v1/gateway/blobs/sha256/HEX`.
 pub(crate) async fn blob(station: &Station, mut call: Call) -> Result<Response, Failure> {
     still_gateway(station, &call.peer, &call.directory)?;
-    let name = last(&mut call).await?;
+    let name = call.name().await?;
     let digest = Digest::from_hex(&name).ok_or_else(|| {
         let detail = format!("expected a SHA-256 in 64 hexadecimal digits, found {name:?}");
         Failure::bad_request("bad_digest", detail)
@@ -180,11 +178,6 @@ pub(crate) async fn keep_looking(station: Arc<Station>) {
             () = draining.as_mut() => return,
         }
     }
-}
-
-async fn last(call: &mut Call) -> Result<String, Failure> {
-    let name = call.head.extract::<Path<String>>().await;
-    Ok(name.map_err(|error| Failure::bad_request("bad_name", error.body_text()))?.0)
 }
 
 /// A body that is read as it is sent. A task of its own reads, so that a receiver that stands still holds the slot for

@@ -91,7 +91,7 @@ impl Inventory {
         gateway: Option<&DeviceId>,
         devices: impl IntoIterator<Item = &'a DeviceId>,
     ) {
-        let at_ms = told::ms(now());
+        let at_ms = now().as_ms();
         let directory = self.0.registry.directory();
         let mut index = self.0.index.write().expect(WHOLE);
         // Who enrolled a moment ago has no line yet.
@@ -125,7 +125,7 @@ impl Inventory {
         }
         let gateway = gateway.map(DeviceId::as_str);
         let mut refusals = self.0.refusals.lock().expect("nothing panics while it holds them");
-        if !refusals.add(device, what, reason, gateway, told::ms(now())) {
+        if !refusals.add(device, what, reason, gateway, now().as_ms()) {
             self.0.metrics.refusals_not_kept.inc();
         }
     }

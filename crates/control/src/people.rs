@@ -271,7 +271,7 @@ impl People {
             grants: user.grants.iter().cloned().collect(),
             bounds: None,
             proof: Proof::Session(*cookie),
-            until_ms: Some(ms(session.until)),
+            until_ms: Some(session.until.as_ms()),
         })
     }
 
@@ -308,7 +308,7 @@ impl People {
             grants: user.grants.iter().cloned().collect(),
             bounds: Some(token.bounds.clone()),
             proof: Proof::Token(token.id.clone()),
-            until_ms: Some(ms(token.until)),
+            until_ms: Some(token.until.as_ms()),
         })
     }
 
@@ -499,10 +499,6 @@ pub fn check_password(password: &str) -> Result<(), PeopleError> {
         return Ok(());
     }
     Err(PeopleError::BadPassword { chars, bytes })
-}
-
-pub(crate) fn ms(at: Timestamp) -> u64 {
-    u64::try_from(at.as_us().div_euclid(1000)).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use api::{Problem, QueryError, problem};
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use model::id::BadName;
 use model::told;
 
 /// A request that is refused or could not be carried out.
@@ -133,6 +134,12 @@ impl From<BeyondGroups> for Failure {
     fn from(beyond: BeyondGroups) -> Self {
         let title = "the caller may not do this";
         Self::new(StatusCode::FORBIDDEN, "beyond_groups", title, told(&beyond))
+    }
+}
+
+impl From<BadName> for Failure {
+    fn from(error: BadName) -> Self {
+        Self::bad_request("bad_name", error.to_string())
     }
 }
 

@@ -16,6 +16,12 @@ impl Timestamp {
     pub const fn as_us(self) -> i64 {
         self.0
     }
+
+    /// As APIs and events write it: whole milliseconds since 1970, and 0 for what was before.
+    pub const fn as_ms(self) -> u64 {
+        let ms = self.0.div_euclid(1000);
+        if ms < 0 { 0 } else { ms as u64 }
+    }
 }
 
 /// One measured value with its type: a count stays a count through the whole road.

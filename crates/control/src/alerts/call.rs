@@ -2,7 +2,7 @@
 
 use super::step::State;
 use super::table::{self, Page};
-use super::{Act, AlertError, Done, driver, ms, rule, tell};
+use super::{Act, AlertError, Done, driver, rule, tell};
 use crate::call::{Call, json_answer, no_content};
 use crate::problem::Failure;
 use crate::registry::{RegistryError, Work};
@@ -52,10 +52,7 @@ pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Fail
         let expected = "the priority critical, warning or notice";
         Priority::from_word(&word).ok_or_else(|| bad(expected, &word))
     });
-    let limit = which.limit.unwrap_or(ALERTS_PAGE_MAX);
-    if !(1..=ALERTS_PAGE_MAX).contains(&limit) {
-        return Err(bad(&format!("a limit of 1 to {ALERTS_PAGE_MAX}"), &limit.to_string()));
-    }
+    let limit = Call::page_limit(which.limit, ALERTS_PAGE_MAX, ALERTS_PAGE_MAX)?;
     let page = Page {
         state: state.transpose()?,
         priority: priority.transpose()?,
@@ -70,7 +67,7 @@ pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Fail
     let (mut alerts, firing) = read.await.map_err(|error| station.failed_to_store(error))?;
     let is_more = alerts.len() > limit;
     alerts.truncate(limit);
-    let (state, now_ms) = (station.alerts.state(), ms(now()));
+    let (state, now_ms) = (station.alerts.state(), now().as_ms());
     drop(still);
     alerts.iter_mut().for_each(|alert| complete(alert, &state, now_ms));
     let next = alerts.last().map(|last| last.id).filter(|_| is_more);
@@ -111,13 +108,13 @@ async fn one(station: &Station, alert: u64) -> Result<Alert, Failure> {
         .read(move |tx| -> Work<'_, _, RegistryError> { Box::pin(table::one(tx, alert)) });
     let known = read.await.map_err(|error| station.failed_to_store(error))?;
     let mut known = known.ok_or(AlertError::Unknown(alert))?;
-    complete(&mut known, &station.alerts.state(), ms(now()));
+    complete(&mut known, &station.alerts.state(), now().as_ms());
     Ok(known)
 }
 
 pub(crate) async fn silences(station: &Station, call: Call) -> Result<Response, Failure> {
     call.person(station)?;
-    let now_ms = ms(now());
+    let now_ms = now().as_ms();
     let read = station.registry.read(move |tx| -> Work<'_, _, RegistryError> {
         Box::pin(table::silences(tx, now_ms, LISTED_MAX))
     });
@@ -129,7 +126,7 @@ pub(crate) async fn silence(station: &Station, call: Call) -> Result<Response, F
     let actor = call.person(station)?.actor.clone();
     let what: NewSilence = call.json(BODY_BYTES_MAX).await?;
     let at = now();
-    check_silence(&what, ms(at))?;
+    check_silence(&what, at.as_ms())?;
     let act = Act::Silence(what);
     let done = station.alerts.act(act, &actor, at).await.map_err(|e| failed(station, e))?;
     let mut answer = shown_silence(station, done).await?;
@@ -187,7 +184,7 @@ pub(crate) async fn put_rule(station: &Station, call: Call) -> Result<Response, 
     if rule.enabled
         && matches!(rule.signal, Signal::Sql(_))
         && let super::step::Event::Failed { why, .. } =
-            driver::ask(&station.alerts, &rule, ms(now())).await
+            driver::ask(&station.alerts, &rule, now().as_ms()).await
     {
         let bad = rule::BadRule {
             field: "signal.sql",
@@ -204,7 +201,7 @@ pub(crate) async fn put_rule(station: &Station, call: Call) -> Result<Response, 
 
 pub(crate) async fn delete_rule(station: &Station, mut call: Call) -> Result<Response, Failure> {
     let actor = call.person(station)?.actor.clone();
-    let id = named(&mut call).await?;
+    let id = call.name().await?;
     station.ledger.may_widen()?;
     let act = Act::DeleteRule(id);
     let done = station.alerts.act(act, &actor, now()).await.map_err(|e| failed(station, e))?;
@@ -231,7 +228,7 @@ pub(crate) async fn put_target(station: &Station, call: Call) -> Result<Response
 
 pub(crate) async fn delete_target(station: &Station, mut call: Call) -> Result<Response, Failure> {
     let actor = call.person(station)?.actor.clone();
-    let act = Act::DeleteTarget(named(&mut call).await?);
+    let act = Act::DeleteTarget(call.name().await?);
     station.ledger.may_widen()?;
     let done = station.alerts.act(act, &actor, now()).await.map_err(|e| failed(station, e))?;
     station.ledger.covered(done.events).await?;
@@ -240,7 +237,7 @@ pub(crate) async fn delete_target(station: &Station, mut call: Call) -> Result<R
 
 pub(crate) async fn test_target(station: &Station, mut call: Call) -> Result<Response, Failure> {
     call.person(station)?;
-    let id = named(&mut call).await?;
+    let id = call.name().await?;
     let target = station.alerts.target(&id).await?;
     tell::test(&station.alerts, &target, now()).await.map_err(|why| {
         let title = "the target was not told";
@@ -267,11 +264,6 @@ fn text(field: &str, text: &str, max: usize) -> Result<(), Failure> {
 
 async fn number(call: &mut Call) -> Result<u64, Failure> {
     let path = call.head.extract::<Path<u64>>().await;
-    path.map(|Path(id)| id).map_err(|e| Failure::bad_request("bad_name", e.body_text()))
-}
-
-async fn named(call: &mut Call) -> Result<String, Failure> {
-    let path = call.head.extract::<Path<String>>().await;
     path.map(|Path(id)| id).map_err(|e| Failure::bad_request("bad_name", e.body_text()))
 }
 

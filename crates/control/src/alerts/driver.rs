@@ -2,7 +2,7 @@
 
 use super::signal::{self, Seen};
 use super::step::{Event, Found, Ms};
-use super::{Act, Alerts, CONTROL, ms};
+use super::{Act, Alerts, CONTROL};
 use crate::metrics::families;
 use crate::station::{Phase, Station, now};
 use api::alert::{Condition, Rule, Signal};
@@ -31,7 +31,7 @@ pub(crate) async fn run(station: Arc<Station>) {
 /// Looks at all rules that are due, those first that cost nothing: no slow question keeps a counter waiting.
 pub(super) async fn look(station: &Station, at: Timestamp) {
     let alerts = &station.alerts;
-    let now_ms = ms(at);
+    let now_ms = at.as_ms();
     let state = alerts.state();
     let is_due = |rule: &Rule, looked_at: Option<Ms>| {
         rule.enabled && looked_at.is_none_or(|looked| now_ms >= looked + rule.every_ms)
@@ -122,7 +122,7 @@ fn silent(station: &Station, rule: &Rule, role: Role, now_ms: Ms) -> Vec<Found> 
     let found = enrolled.filter_map(|device| {
         let line = station.inventory.line(&device.id);
         let heard_at = line.as_ref().and_then(|line| line.seen_at_ms);
-        let heard_at = heard_at.or_else(|| device.enrolled_at.map(ms))?;
+        let heard_at = heard_at.or_else(|| device.enrolled_at.map(Timestamp::as_ms))?;
         let value = now_ms.saturating_sub(heard_at) as f64;
         let is_so = match rule.when {
             Condition::Above(bound) => value > bound,

@@ -13,9 +13,9 @@
 //!
 //! A number that could not be had is 0, and `notes` says so and why.
 
+use super::page;
 use super::step::Ms;
 use super::table::{self, Writing};
-use super::{ms, page};
 use crate::call::{Call, json_answer, text};
 use crate::metrics::families;
 use crate::problem::Failure;
@@ -69,7 +69,7 @@ pub(crate) async fn run(station: Arc<Station>) {
 /// Makes the report of the last week that has ended, once, and hands it to the targets that want it, in one transaction. A
 /// site that was not there yet when the week ended has none.
 pub(super) async fn send_if_due(station: &Station, at: Timestamp) {
-    let until = due(ms(at));
+    let until = due(at.as_ms());
     let read = station.registry.read(move |tx| -> Work<'_, bool, RegistryError> {
         Box::pin(async move { table::is_report_wanted(tx, until).await })
     });
@@ -177,7 +177,7 @@ pub(super) async fn make(
         site: station.terms.site.clone(),
         from_ms: from,
         until_ms: until,
-        made_at_ms: ms(at),
+        made_at_ms: at.as_ms(),
         devices: 0,
         enrolled: 0,
         quarantined: 0,
@@ -220,7 +220,7 @@ fn count_devices(station: &Station, heard: &BTreeSet<String>, report: &mut Weekl
             Standing::Enrolled => {
                 report.enrolled += 1;
                 let checked_in = manifest.is_some_and(|kept| {
-                    (report.from_ms..report.until_ms).contains(&ms(kept.received_at))
+                    (report.from_ms..report.until_ms).contains(&kept.received_at.as_ms())
                 });
                 if checked_in || heard.contains(device.id.as_str()) {
                     report.heard += 1;
@@ -244,7 +244,7 @@ fn rollouts(station: &Station, from: Ms, until: Ms) -> Vec<ReportedRollout> {
     let book = station.rollouts.book();
     let mut found: Vec<(Ms, ReportedRollout)> = Vec::new();
     for (_, live) in book.rollouts() {
-        let (created_at, phase) = (ms(live.created_at), live.state().phase.name());
+        let (created_at, phase) = (live.created_at.as_ms(), live.state().phase.name());
         let under_way = matches!(phase, Running | Paused | Halted | Reverting);
         if !under_way && !(from..until).contains(&created_at) {
             continue;
@@ -303,9 +303,9 @@ async fn asked_for(station: &Station, call: &Call) -> Result<WeeklyReport, Failu
     call.person(station)?;
     let Until { until_ms } = call.query_string()?;
     let at = now();
-    let until = until_ms.unwrap_or(ms(at));
-    if !(WEEK_MS..=ms(at)).contains(&until) {
-        let detail = format!("until_ms: expected {WEEK_MS} to {}, found {until}", ms(at));
+    let until = until_ms.unwrap_or(at.as_ms());
+    if !(WEEK_MS..=at.as_ms()).contains(&until) {
+        let detail = format!("until_ms: expected {WEEK_MS} to {}, found {until}", at.as_ms());
         return Err(Failure::bad_request("bad_query_string", detail));
     }
     let read = station.registry.read(move |tx| -> Work<'_, _, RegistryError> {

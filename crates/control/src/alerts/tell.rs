@@ -6,7 +6,7 @@
 //! event, and by a shipped rule an alert.
 
 use super::table::{self, Waiting, Writing};
-use super::{Alerts, CONTROL, ms, target};
+use super::{Alerts, CONTROL, target};
 use crate::registry::{RegistryError, Work, said};
 use crate::station::{Phase, Station, now};
 use api::alert::Target;
@@ -51,7 +51,7 @@ pub(super) async fn deliver_due(alerts: &Alerts, at: Timestamp) {
 }
 
 async fn deliver_to(alerts: Alerts, target: Target, at: Timestamp) {
-    let (id, now_ms) = (target.id.clone(), ms(at));
+    let (id, now_ms) = (target.id.clone(), at.as_ms());
     let read = alerts.0.registry.read(move |tx| -> Work<'_, _, RegistryError> {
         Box::pin(async move { table::waiting(tx, &id, now_ms, RUN_MAX).await })
     });
@@ -84,7 +84,7 @@ async fn settle(
     outcome: Result<(), String>,
     at: Timestamp,
 ) -> Result<(), RegistryError> {
-    let now_ms = ms(at);
+    let now_ms = at.as_ms();
     alerts.note(&target.id, outcome.as_ref().err().cloned(), now_ms);
     let age = Duration::from_millis(now_ms.saturating_sub(waiting.made_at_ms));
     let (word, next_at_ms) = match &outcome {
@@ -133,15 +133,15 @@ pub(super) fn pause(telling: &str, tries: u32) -> u64 {
 /// A message that says that it is one, now.
 pub(super) async fn test(alerts: &Alerts, target: &Target, at: Timestamp) -> Result<(), String> {
     let telling = api::alert::Telling {
-        id: format!("test-{}", ms(at)),
+        id: format!("test-{}", at.as_ms()),
         site: alerts.0.site.clone(),
         kind: api::alert::TellingKind::Test,
-        at_ms: ms(at),
+        at_ms: at.as_ms(),
         alert: None,
         report: None,
     };
     let outcome = target::deliver(target, &telling).await;
-    alerts.note(&target.id, outcome.as_ref().err().cloned(), ms(at));
+    alerts.note(&target.id, outcome.as_ref().err().cloned(), at.as_ms());
     outcome
 }
 

@@ -15,8 +15,6 @@ use crate::rollouts::call::software_of;
 use crate::station::{Station, now};
 use api::device::{self, DeviceLine, HISTORY_PAGE_MAX, History, INVENTORY_PAGE_MAX, Moment};
 use api::{Ask, Base64, Cell, Query, Role, Standing};
-use axum::RequestPartsExt as _;
-use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::Response;
 use model::DeviceId;
@@ -50,7 +48,7 @@ struct Wanted {
 
 impl Wanted {
     fn filter(self) -> Filter {
-        let ago = |s: u64| told::ms(now()).saturating_sub(s.saturating_mul(1000));
+        let ago = |s: u64| now().as_ms().saturating_sub(s.saturating_mul(1000));
         // An empty word is a field that nobody has filled in.
         let word = |word: Option<String>| word.filter(|word| !word.is_empty());
         Filter {
@@ -70,7 +68,7 @@ impl Wanted {
 pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Failure> {
     let (_, reach) = call.person_within(station)?;
     let mut wanted: Wanted = call.query_string()?;
-    let limit = limit(wanted.limit, INVENTORY_PAGE_MAX)?;
+    let limit = Call::page_limit(wanted.limit, PAGE, INVENTORY_PAGE_MAX)?;
     let after = wanted.after.take();
     let found = station.inventory.find(wanted.filter(), reach, after, limit).await;
     let Found { devices, total, next } = found.ok_or_else(ends)?;
@@ -114,8 +112,7 @@ pub(crate) async fn within_reach(
     call: &mut Call,
 ) -> Result<(Arc<Device>, DeviceLine), Failure> {
     let (_, reach) = call.person_within(station)?;
-    let path = call.head.extract::<Path<String>>().await;
-    let Path(id) = path.map_err(|error| Failure::bad_request("bad_name", error.body_text()))?;
+    let id = call.name().await?;
     device_within(station, &reach, id)
 }
 
@@ -124,7 +121,7 @@ pub(crate) fn device_within(
     reach: &Reach,
     id: String,
 ) -> Result<(Arc<Device>, DeviceLine), Failure> {
-    let id = DeviceId::new(id).map_err(|e| Failure::bad_request("bad_name", e.to_string()))?;
+    let id = DeviceId::new(id)?;
     let line = station.inventory.line(&id).filter(|line| reach.covers(&line.site));
     let device = station.registry.directory().device(&id).cloned();
     device.zip(line).ok_or_else(|| {
@@ -159,7 +156,7 @@ pub(crate) async fn history(station: &Station, mut call: Call) -> Result<Respons
         .map(|after| place(&after).ok_or(after))
         .transpose()
         .map_err(|found| bad(format!("expected an `after` as `next` said it, found {found:?}")))?;
-    let max = limit(found, HISTORY_PAGE_MAX)?;
+    let max = Call::page_limit(found, PAGE, HISTORY_PAGE_MAX)?;
     let asked = Asked {
         device: device.id.clone(),
         from_ms,
@@ -230,7 +227,7 @@ pub(crate) async fn forensics(station: &Station, mut call: Call) -> Result<Respo
     Ok(json_answer(&device::Forensics {
         plimsoll_forensics: device::FORENSICS_VERSION,
         site: station.terms.site.clone(),
-        made_at_ms: told::ms(now()),
+        made_at_ms: now().as_ms(),
         device: shown(station, &device, line),
         certificates,
         authority: Base64(station.authority.certificate_der().to_vec()),
@@ -303,7 +300,7 @@ async fn lost(asked: &Asked, query: &dyn Query) -> Result<Vec<(Place, Moment)>, 
         let number = before.map_or(1, |before| before.number + 1);
         moments.push(gap(Place { at_ms, source: OF_LOSSES, number }, rest)?);
     }
-    let now_ms = told::ms(now());
+    let now_ms = now().as_ms();
     if asked.to_ms >= now_ms {
         let gaps = format!(
             "SELECT key, epoch, first, last FROM gaps WHERE device = '{device}' ORDER BY key, epoch, first"
@@ -364,15 +361,6 @@ fn place(text: &str) -> Option<Place> {
     let source = parts.next()?.parse().ok()?;
     let number = parts.next()?.parse().ok()?;
     parts.next().is_none().then_some(Place { at_ms, source, number })
-}
-
-fn limit(found: Option<usize>, max: usize) -> Result<usize, Failure> {
-    let limit = found.unwrap_or(PAGE);
-    if (1..=max).contains(&limit) {
-        return Ok(limit);
-    }
-    let detail = format!("expected a limit of 1 to {max}, found {limit}");
-    Err(Failure::bad_request("bad_query_string", detail))
 }
 
 fn ends() -> Failure {

@@ -30,10 +30,10 @@ pub struct Look<'a> {
 pub fn concerns(look: Look<'_>) -> Vec<String> {
     let mut concerns = Vec::new();
     let Look { device, software, now, .. } = look;
-    let since = || at(ms(device.changed_at));
+    let since = || at(device.changed_at.as_ms());
     match device.standing {
         Standing::Listed => {
-            let listed = at(ms(device.listed_at));
+            let listed = at(device.listed_at.as_ms());
             concerns.push(format!("listed since {listed}, and it has not enrolled"));
             return concerns;
         }
@@ -47,7 +47,7 @@ pub fn concerns(look: Look<'_>) -> Vec<String> {
     match look.seen_at_ms {
         None => concerns.push("it was never heard".to_owned()),
         Some(seen) => {
-            let silent_ms = ms(now).saturating_sub(seen);
+            let silent_ms = now.as_ms().saturating_sub(seen);
             if silent_ms >= SILENT_AFTER_MS {
                 concerns.push(format!("silent for {}", long(silent_ms)));
             }
@@ -178,10 +178,10 @@ pub fn keys(device: &Device, is_told: impl Fn(&Key) -> bool) -> Vec<(Place, Mome
         };
         if !is_told(key) {
             let sentence = format!("certificate for {purpose} key {}", short(&id));
-            add(ms(key.created_at), sentence, detail());
+            add(key.created_at.as_ms(), sentence, detail());
         }
         if let Some(retired_at) = key.retired_at {
-            add(ms(retired_at), format!("{purpose} key {} retired", short(&id)), detail());
+            add(retired_at.as_ms(), format!("{purpose} key {} retired", short(&id)), detail());
         }
     }
     moments
@@ -190,10 +190,6 @@ pub fn keys(device: &Device, is_told: impl Fn(&Key) -> bool) -> Vec<(Place, Mome
 /// The beginning of a key's name, by which people tell keys apart.
 fn short(key: &str) -> &str {
     key.get(..12).unwrap_or(key)
-}
-
-pub fn ms(at: Timestamp) -> u64 {
-    u64::try_from(at.as_us().div_euclid(1000)).unwrap_or(0)
 }
 
 /// A time for people: `2026-11-21 22:30 UTC`.

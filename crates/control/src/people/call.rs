@@ -3,7 +3,7 @@
 use super::door::Refused;
 use super::table::{End, NewToken as Kept};
 use super::{
-    PeopleError, Session, Token as Held, User as Known, check_name, check_password, ms, secret,
+    PeopleError, Session, Token as Held, User as Known, check_name, check_password, secret,
 };
 use crate::call::{Call, json_answer, no_content};
 use crate::directory::Directory;
@@ -148,8 +148,8 @@ fn shown(user: &Known, sessions: usize) -> User {
         name: user.name.clone(),
         grants: user.grants.iter().cloned().collect(),
         disabled: user.disabled,
-        created_at_ms: ms(user.created_at),
-        signed_in_at_ms: user.signed_in_at.map(ms),
+        created_at_ms: user.created_at.as_ms(),
+        signed_in_at_ms: user.signed_in_at.map(Timestamp::as_ms),
         sessions,
     }
 }
@@ -280,10 +280,10 @@ fn shown_token(token: &Held) -> Token {
         scopes: token.bounds.scopes.iter().copied().collect(),
         sites: list(&token.bounds.sites),
         groups: list(&token.bounds.groups),
-        created_at_ms: ms(token.created_at),
-        until_ms: ms(token.until),
-        used_at_ms: token.used.last().map(ms),
-        revoked_at_ms: token.revoked_at.map(ms),
+        created_at_ms: token.created_at.as_ms(),
+        until_ms: token.until.as_ms(),
+        used_at_ms: token.used.last().map(Timestamp::as_ms),
+        revoked_at_ms: token.revoked_at.map(Timestamp::as_ms),
     }
 }
 
@@ -364,8 +364,7 @@ fn shown_sites(people: &People, directory: &Directory, reach: &Reach) -> Sites {
 pub(crate) async fn assign_site(station: &Station, call: Call) -> Result<Response, Failure> {
     let actor = call.person(station)?.actor.clone();
     let Site { id, zones } = call.json(SITE_BYTES_MAX).await?;
-    let zones: Result<BTreeSet<ZoneId>, _> = zones.into_iter().map(ZoneId::new).collect();
-    let zones = zones.map_err(|error| Failure::bad_request("bad_name", error.to_string()))?;
+    let zones: BTreeSet<ZoneId> = zones.into_iter().map(ZoneId::new).collect::<Result<_, _>>()?;
     // Whose rights end at a site sees what comes to it.
     station.ledger.may_widen()?;
     let done = station.registry.assign_site(id, zones, actor, now()).await;

@@ -13,7 +13,7 @@
 use super::secret::Hash;
 use super::{
     People, PeopleError, SESSIONS_MAX, SITES_MAX, Session, TOKENS_ALL_MAX, TOKENS_MAX, Token,
-    USERS_MAX, Used, User, ZONES_MAX, check_name, ms,
+    USERS_MAX, Used, User, ZONES_MAX, check_name,
 };
 use crate::principal::{Actor, Bounds};
 use crate::registry::{Done, Registry, RegistryError, Step, Work, said};
@@ -247,7 +247,7 @@ impl Registry {
                     .await
                     .map_err(RegistryError::Write)?;
                 Arc::make_mut(&mut step.people).put_session(cookie, session);
-                let detail = json!({ "until_ms": ms(until) });
+                let detail = json!({ "until_ms": until.as_ms() });
                 step.say(said(now, &actor, "session.begin", subject(&name), detail)).await?;
                 put_user(step, User { signed_in_at: Some(now), ..User::clone(&known) }).await
             })
@@ -528,7 +528,7 @@ async fn create_token(
         .await
         .map_err(RegistryError::Write)?;
     let detail = json!({
-        "id": id, "scopes": bounds.scopes, "sites": bounds.sites, "groups": bounds.groups, "until_ms": ms(until),
+        "id": id, "scopes": bounds.scopes, "sites": bounds.sites, "groups": bounds.groups, "until_ms": until.as_ms(),
     });
     let token = Token {
         id,

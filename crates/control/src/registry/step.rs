@@ -196,7 +196,7 @@ pub fn said(
         other => [("value".to_owned(), other)].into_iter().collect(),
     };
     Said {
-        at_ms: u64::try_from(now.as_us().div_euclid(1000)).unwrap_or(0),
+        at_ms: now.as_ms(),
         actor: actor.to_string(),
         action: action.to_owned(),
         subject: subject.to_string(),

@@ -802,7 +802,7 @@ fn shown(live: &Live, device: &Device, manifest: &Manifest, kept: &Kept) -> Opti
 
 /// Rollouts count in milliseconds.
 pub fn moment(at: Timestamp) -> Moment {
-    Moment(u64::try_from(at.as_us().div_euclid(1000)).unwrap_or(0))
+    Moment(at.as_ms())
 }
 
 #[cfg(test)]

@@ -20,8 +20,6 @@ use api::rollout::{
     Cohort, NewRollout, ROLLOUTS_PAGE_MAX, RolloutCommand, RolloutDevice, RolloutDevices, Rollouts,
 };
 use api::update::CHECK_IN_BYTES_MAX;
-use axum::RequestPartsExt as _;
-use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::Response;
 use model::{DeviceId, RolloutId, ZoneId};
@@ -47,7 +45,7 @@ pub(crate) async fn check_in(station: &Station, call: Call) -> Result<Response, 
     let gateway = still_gateway(station, &call.peer, &call.directory)?;
     expect_media_type(&call.head.headers, "application/cose")?;
     let Of { device } = call.query_string()?;
-    let device = DeviceId::new(device).map_err(bad_name)?;
+    let device = DeviceId::new(device)?;
     let room = station.check_ins.take(gateway.id.clone())?;
     let body = call.body(CHECK_IN_BYTES_MAX).await?;
     // The body may have taken its time, and a revocation does not wait for it.
@@ -120,8 +118,8 @@ pub(crate) async fn create(station: &Station, call: Call) -> Result<Response, Fa
 pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Failure> {
     let (_, reach) = call.person_within(station)?;
     let Page { after, limit } = call.query_string()?;
-    let limit = page_limit(limit, ROLLOUTS_PAGE_MAX)?;
-    let after = after.map(RolloutId::new).transpose().map_err(bad_name)?;
+    let limit = Call::page_limit(limit, ROLLOUTS_PAGE_MAX, ROLLOUTS_PAGE_MAX)?;
+    let after = after.map(RolloutId::new).transpose()?;
     let book = station.rollouts.book();
     let below = match &after {
         None => Number::MAX,
@@ -186,7 +184,7 @@ pub(crate) async fn devices(station: &Station, mut call: Call) -> Result<Respons
     let (_, reach) = call.person_within(station)?;
     let Page { after, limit } = call.query_string()?;
     let id = rollout(&mut call).await?;
-    let limit = page_limit(limit, FLEET_PAGE_MAX)?;
+    let limit = Call::page_limit(limit, FLEET_PAGE_MAX, FLEET_PAGE_MAX)?;
     expect_reached(station, &reach, &id)?;
     let after = after.unwrap_or_default();
     let read = station.registry.read(move |tx| {
@@ -203,7 +201,7 @@ pub(crate) async fn devices(station: &Station, mut call: Call) -> Result<Respons
 
 pub(crate) async fn software(station: &Station, mut call: Call) -> Result<Response, Failure> {
     let (_, reach) = call.person_within(station)?;
-    let id = DeviceId::new(name(&mut call).await?).map_err(bad_name)?;
+    let id = DeviceId::new(call.name().await?)?;
     if !reach.is_everywhere() {
         fleet::expect_reached(station, &reach, &id)?;
     }
@@ -236,7 +234,7 @@ pub(crate) fn software_of(id: &DeviceId, kept: &Kept) -> Software {
     Software {
         device: id.to_string(),
         number: kept.number,
-        received_at_ms: u64::try_from(kept.received_at.as_us().div_euclid(1000)).unwrap_or(0),
+        received_at_ms: kept.received_at.as_ms(),
         components: components.collect(),
         outcome: manifest.outcome.as_ref().map(|outcome| Outcome {
             rollout: outcome.rollout.as_ref().map(ToString::to_string),
@@ -246,15 +244,6 @@ pub(crate) fn software_of(id: &DeviceId, kept: &Kept) -> Software {
             reason: outcome.reason.clone(),
         }),
     }
-}
-
-fn page_limit(found: Option<usize>, max: usize) -> Result<usize, Failure> {
-    let limit = found.unwrap_or(max);
-    if (1..=max).contains(&limit) {
-        return Ok(limit);
-    }
-    let detail = format!("expected a limit of 1 to {max}, found {limit}");
-    Err(Failure::bad_request("bad_query_string", detail))
 }
 
 pub(crate) async fn signals(station: &Station, mut call: Call) -> Result<Response, Failure> {
@@ -275,14 +264,14 @@ fn bound(
     let Some(own) = call.zones(station, reach) else { return Ok(()) };
     let people = station.registry.people();
     for zone in &cohort.zones {
-        let zone = ZoneId::new(zone.as_str()).map_err(bad_name)?;
+        let zone = ZoneId::new(zone.as_str())?;
         if !people.reaches(reach, &zone) {
             let (expected, found) = (format!("zones of {reach}"), format!("{zone}, which is not"));
             return Err(Denied::OutOfScope { expected, found }.into());
         }
     }
     for device in &cohort.devices {
-        let device = DeviceId::new(device.as_str()).map_err(bad_name)?;
+        let device = DeviceId::new(device.as_str())?;
         fleet::expect_reached(station, reach, &device)?;
     }
     if cohort.zones.is_empty() {
@@ -321,17 +310,8 @@ fn expect_reached(station: &Station, reach: &Reach, id: &RolloutId) -> Result<()
     }
 }
 
-async fn name(call: &mut Call) -> Result<String, Failure> {
-    let path = call.head.extract::<Path<String>>().await;
-    path.map(|Path(name)| name).map_err(|error| Failure::bad_request("bad_name", error.body_text()))
-}
-
 async fn rollout(call: &mut Call) -> Result<RolloutId, Failure> {
-    RolloutId::new(name(call).await?).map_err(bad_name)
-}
-
-fn bad_name(error: model::id::BadName) -> Failure {
-    Failure::bad_request("bad_name", error.to_string())
+    Ok(RolloutId::new(call.name().await?)?)
 }
 
 fn unknown(id: &RolloutId) -> Failure {

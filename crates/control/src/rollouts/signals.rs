@@ -60,7 +60,7 @@ pub(super) fn asked(live: &Live, events: &[Event], at: Timestamp) -> Vec<AskedSi
             Answer::Empty | Answer::Failed => None,
         };
         AskedSignal {
-            at_ms: u64::try_from(at.as_us().div_euclid(1000)).unwrap_or(0),
+            at_ms: at.as_ms(),
             wave: state.wave + 1,
             name: signal.name.clone(),
             value,
@@ -233,7 +233,7 @@ impl Questions {
         let listed = |ids: &mut dyn Iterator<Item = &DeviceId>| {
             ids.map(|id| quoted(id.as_str())).collect::<Vec<_>>().join(", ")
         };
-        let now_ms = u64::try_from(now.as_us().div_euclid(1000)).unwrap_or(0);
+        let now_ms = now.as_ms();
         Self {
             having: listed(&mut having.iter()),
             all: listed(&mut having.iter().chain(others)),

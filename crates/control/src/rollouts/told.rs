@@ -166,7 +166,7 @@ pub fn shown(live: &Live) -> Rollout {
         id: plan.rollout.to_string(),
         order: live.order.clone(),
         sha256: plan.digest.to_string(),
-        created_at_ms: u64::try_from(live.created_at.as_us().div_euclid(1000)).unwrap_or(0),
+        created_at_ms: live.created_at.as_ms(),
         revision: state.revision,
         phase: state.phase.name().to_string(),
         stage: state.phase.stage().map(|stage| stage_word(stage).to_owned()),

@@ -69,7 +69,7 @@ fn software(boot: &str, end: Option<&str>) -> Software {
 
 #[test]
 fn each_thing_that_stands_against_a_device_is_one_sentence_and_a_healthy_one_has_none() {
-    let seen_now = Some(ms(NOW));
+    let seen_now = Some(NOW.as_ms());
     let check = |device: Device, seen_at_ms, software: Option<Software>, left_out| {
         let (software, life) = (software.as_ref(), Duration::from_secs(90 * 86_400));
         let look = Look { device: &device, seen_at_ms, software, left_out, life, now: NOW };
@@ -81,7 +81,7 @@ fn each_thing_that_stands_against_a_device_is_one_sentence_and_a_healthy_one_has
         change(&mut device);
         device
     };
-    let hour_ago = Some(ms(NOW) - 3 * 3_600_000);
+    let hour_ago = Some(NOW.as_ms() - 3 * 3_600_000);
     let gateway = with(&|d| d.role = Role::Gateway);
     let table = [
         (check(pump(), seen_now, fine(), 0), ""),
