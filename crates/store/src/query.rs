@@ -367,11 +367,14 @@ impl Desk {
             reach: self.reach.clone(),
             base: self.base.clone(),
         };
-        Ok(SessionStateBuilder::new_from_existing(self.base.clone())
+        let mut state = SessionStateBuilder::new_from_existing(self.base.clone())
             .with_runtime_env(environment)
             .with_catalog_list(catalog_of(Arc::new(tables))?)
             .with_physical_optimizer_rule(Arc::new(Interruptible(limit.clone())))
-            .build())
+            .build();
+        // The moment that `now()` is in all of the question. A state that is not asked by way of a `SessionContext` has none.
+        state.mark_start_execution();
+        Ok(state)
     }
 }
 

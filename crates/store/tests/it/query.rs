@@ -4,6 +4,7 @@ use crate::plant::{Device, MINUTE_US, Running, START_US, judged, reading, readin
 use api::QueryError;
 use model::uplink::QuarantineReason;
 use serde_json::{Value, json};
+use std::time::SystemTime;
 use store::Config;
 
 fn no_flush(_: &mut Config) {}
@@ -387,6 +388,50 @@ async fn users_of_other_time_series_stores_find_their_functions() {
                lag(max(value)) over (order by device) from readings group by device";
     assert_eq!(running.ask(sql).await.unwrap().rows.len(), 1);
     running.end().await;
+}
+
+#[tokio::test]
+async fn now_is_the_moment_of_the_question_and_the_same_in_all_of_it() {
+    let us = || {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        i64::try_from(since.as_micros()).unwrap()
+    };
+    for configure in [no_flush, flush_at_once] {
+        let running = Running::start(configure).await;
+        let mut device = Device::new("pump-7", 1);
+        let days_ago = |days: i64| us() - days * 86_400_000_000;
+        let pack = [reading("t", days_ago(3), 1.0), reading("t", days_ago(1), 2.0)];
+        let message = device.seal(&pack);
+        running.put(&device.id, vec![device.entry(message)]).await;
+        running.wait_for("select count(*) from readings", 2).await;
+        for (sql, expected) in [
+            ("select count(*) from readings where time > now() - interval '2 days'", json!(1)),
+            ("select max(value) from readings where time < now() - interval '2 days'", json!(1.0)),
+            (
+                "select sum(count) from readings_1m where time > current_timestamp - interval '2 days'",
+                json!(1),
+            ),
+            (
+                "select count(*) from readings where time < current_date + interval '1 day'",
+                json!(2),
+            ),
+            ("select count(*) from readings group by time > now() - interval '2 days'", json!(1)),
+            ("select count(*) from readings having now() > max(time)", json!(2)),
+            (
+                "select count(distinct n) from (select now() n union all select now() from readings)",
+                json!(1),
+            ),
+        ] {
+            assert_eq!(running.cell(sql).await, expected, "{sql}");
+        }
+        let before = us();
+        let sql = format!(
+            "select now() between to_timestamp_micros({before}) and to_timestamp_micros({})",
+            before + 60_000_000
+        );
+        assert_eq!(running.cell(&sql).await, true, "it is no moment of before: {sql}");
+        running.end().await;
+    }
 }
 
 #[tokio::test]
