@@ -12,6 +12,8 @@ const INVARIANTS: &str = "docs/invariants.md";
 const INVARIANTS_HEADER: [&str; 6] =
     ["id", "sentence", "held by", "attacked by", "explored by", "counter"];
 
+const BOARDS: &str = "docs/grafana";
+
 const THREATS: &str = "docs/threats/register.md";
 const THREATS_HEADER: [&str; 8] = [
     "id",
@@ -36,6 +38,9 @@ pub fn check(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(counters_and_code(&code));
     findings.extend(threats_and_code(&threats, &invariants, &runbooks, &code));
     findings.extend(labels(&pages, &invariants));
+    let mut boards = tree::pages(root, BOARDS, "json")?;
+    boards.extend(tree::pages(root, BOARDS, "yml")?);
+    findings.extend(boards_and_code(&boards, &code));
     findings.extend(broken_links(&pages, |path| root.join(path).exists()));
     Ok(findings)
 }
@@ -67,17 +72,58 @@ impl Code {
         code
     }
 
+    /// Whether code that ships has exactly this name for a metric.
+    fn registers(&self, name: &str) -> bool {
+        let whole = format!("\"{name}\"");
+        self.ships.values().any(|text| text.contains(&whole)) || self.has_part(name)
+    }
+
     /// Whether code that ships names this metric: whole, or as the part that a station puts behind its own name.
     fn has_metric(&self, name: &str) -> bool {
         if self.ships.values().any(|text| text.contains(name)) {
             return true;
         }
+        self.has_part(name)
+    }
+
+    /// Whether a station names what it puts behind its own name.
+    fn has_part(&self, name: &str) -> bool {
         let parts = name.strip_prefix("plimsoll_").and_then(|rest| rest.split_once('_'));
         parts.is_some_and(|(station, rest)| {
             let (dir, literal) = (format!("crates/{station}/"), format!("\"{rest}\""));
             self.ships.iter().any(|(path, text)| path.starts_with(&dir) && text.contains(&literal))
         })
     }
+}
+
+/// Dashboards and alert rules for Prometheus: a figure that nothing counts is a line that stays empty, and an alert that never
+/// comes.
+fn boards_and_code(boards: &[Page], code: &Code) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if boards.is_empty() {
+        findings.push(format!("{BOARDS}: expected a dashboard, found none"));
+    }
+    for board in boards {
+        for name in metrics(&board.text) {
+            let plain = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            let is_there = code.registers(name) || plain.is_some_and(|name| code.registers(name));
+            if !is_there {
+                let board = board.name();
+                findings.push(format!("{board}: no code that ships names the metric `{name}`"));
+            }
+        }
+    }
+    findings
+}
+
+/// Every name of a metric of ours in a text, once.
+fn metrics(text: &str) -> BTreeSet<&str> {
+    let is_of_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let name = |(at, _): (usize, &str)| {
+        let rest = &text[at..];
+        &rest[..rest.find(|c| !is_of_name(c)).unwrap_or(rest.len())]
+    };
+    text.match_indices("plimsoll_").map(name).collect()
 }
 
 /// Names after `fn `, also those that a macro of tests makes functions of.
@@ -496,6 +542,27 @@ mod tests {
         assert!(code.has_metric("plimsoll_gateway_spool_bytes"));
         assert!(!code.has_metric("plimsoll_gateway_spool"));
         assert!(!code.has_metric("plimsoll_control_spool_bytes"));
+    }
+
+    #[test]
+    fn a_dashboard_that_shows_what_nothing_counts_is_found() {
+        let code = Code::of(&[
+            page("crates/gateway/src/metrics.rs", "counter(r, \"spool_bytes\")"),
+            page("crates/store/src/metrics.rs", "h(r, \"plimsoll_query_seconds\")"),
+        ]);
+        let found = |text: &str| {
+            let found = boards_and_code(&[page("docs/grafana/plimsoll.json", text)], &code);
+            found.len()
+        };
+        assert_eq!(found("sum(plimsoll_gateway_spool_bytes{a=\"b\"})"), 0);
+        assert_eq!(
+            found("rate(plimsoll_query_seconds_bucket[5m]) + plimsoll_query_seconds_sum"),
+            0
+        );
+        assert_eq!(found("sum(plimsoll_gateway_spool)"), 1, "a part of a name is another name");
+        assert_eq!(found("sum(plimsoll_query)"), 1);
+        assert_eq!(found("sum(plimsoll_query_minutes_bucket)"), 1);
+        assert_eq!(boards_and_code(&[], &code).len(), 1);
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! What somebody should know of: rules as data, alerts, silences.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// Somebody gets up at night.
@@ -31,7 +34,7 @@ impl Priority {
 
 /// When an alert is raised. `sql` answers with columns `subject` (text: what it is about, a device or gateway or `site`) and
 /// `value` (a number), a row each.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// Lower case letters, digits, `-`.
@@ -70,7 +73,7 @@ fn yes() -> bool {
     true
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Signal {
     /// A question to the store. `$now_ms` stands for the time at which it is asked.
@@ -88,7 +91,7 @@ pub enum Signal {
     Silence { role: crate::Role },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
     Above(f64),
@@ -97,7 +100,7 @@ pub enum Condition {
     Absent,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rules {
     pub rules: Vec<Rule>,
     /// How each is doing, by its id.
@@ -107,7 +110,7 @@ pub struct Rules {
 
 /// `GET /v1/alert-rules`: [`Rules`]. `POST /v1/alert-rules` [`Rule`]: makes it, or changes the one of that id; 200 [`Rule`].
 /// `POST /v1/alert-rules/{id}/delete`: a rule of one's own is gone; a shipped one is as it was shipped. 204.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RuleState {
     /// It came with the software.
     pub shipped: bool,
@@ -126,7 +129,7 @@ pub struct RuleState {
 }
 
 /// Something is the matter, or was. Times are in milliseconds since 1970.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Alert {
     pub id: u64,
     pub rule: String,
@@ -162,7 +165,7 @@ pub struct Alert {
 pub const ALERTS_PAGE_MAX: usize = 1000;
 
 /// `GET /v1/alerts?state=&priority=&after=&limit=`, newest first. `state=open`: firing or acknowledged.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Alerts {
     pub alerts: Vec<Alert>,
     /// How many are firing, in all pages together.
@@ -172,7 +175,7 @@ pub struct Alerts {
 }
 
 /// `POST /v1/alerts/{id}/acknowledge`: [`Alert`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Acknowledge {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -180,7 +183,7 @@ pub struct Acknowledge {
 }
 
 /// `POST /v1/silences`: 201 [`Silence`]. `POST /v1/silences/{id}/end`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewSilence {
     /// Which rule; `None`: any.
@@ -194,7 +197,7 @@ pub struct NewSilence {
     pub reason: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Silence {
     pub id: u64,
     #[serde(flatten)]
@@ -206,14 +209,14 @@ pub struct Silence {
     pub ended_at_ms: Option<u64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Silences {
     pub silences: Vec<Silence>,
 }
 
 /// `GET /v1/reports/weekly?until_ms=`: the seven days before, as numbers that the console lays out for print.
 /// `GET /v1/reports/weekly.html`: the same as a page of its own.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WeeklyReport {
     pub site: String,
     pub from_ms: u64,
@@ -244,7 +247,7 @@ pub struct WeeklyReport {
     pub notes: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReportedRollout {
     pub id: String,
     pub phase: String,
@@ -257,7 +260,7 @@ pub struct ReportedRollout {
 /// Who is told of alerts and sent reports. `POST /v1/alert-targets`: makes it, or changes the one of that id; 200
 /// [`TargetState`]. `GET /v1/alert-targets`: [`Targets`]. `POST /v1/alert-targets/{id}/delete`: 204;
 /// `POST /v1/alert-targets/{id}/test`: sends a message now, 200 [`TargetState`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
     /// Lower case letters, digits, `-`.
@@ -276,7 +279,7 @@ fn notice() -> Priority {
 }
 
 /// How somebody is told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Way {
     /// `POST` of a [`Telling`] as JSON. `Plimsoll-Signature: sha256=HEX` is the HMAC-SHA-256 of the body under the secret;
@@ -308,7 +311,7 @@ pub enum Way {
     },
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MailSecurity {
     /// TLS from the first byte: port 465.
@@ -321,7 +324,7 @@ pub enum MailSecurity {
 }
 
 /// What a target shares with nobody else. It is in no answer, log or debug output.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Secret(String);
 
@@ -347,7 +350,7 @@ impl std::fmt::Debug for Secret {
 }
 
 /// A target as it is shown: without its secret, with how it is doing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TargetState {
     #[serde(flatten)]
     pub target: Target,
@@ -362,13 +365,13 @@ pub struct TargetState {
     pub trouble: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Targets {
     pub targets: Vec<TargetState>,
 }
 
 /// What a target is told.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Telling {
     /// The same whenever it is tried again.
     pub id: String,
@@ -381,7 +384,7 @@ pub struct Telling {
     pub report: Option<WeeklyReport>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TellingKind {
     /// It began, or its priority went up.

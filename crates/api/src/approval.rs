@@ -1,10 +1,13 @@
 //! What widens can need two people: the first asks, a second of another role says yes, and only then is it done.
 
 use crate::scope::UserRole;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What can be set to need two people. What narrows never does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Widening {
     /// A rollout without a canary: its first wave takes more than one device and the whole of its cohort.
@@ -20,7 +23,7 @@ pub enum Widening {
 }
 
 /// Asked for and not done: the answer 202 to a call that needs a second person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Approval {
     pub id: String,
     pub what: Widening,
@@ -46,13 +49,13 @@ pub struct Approval {
 }
 
 /// `GET /v1/approvals?state=open`, newest first. `POST /v1/approvals/{id}/approve`, `/refuse`: [`Approval`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Approvals {
     pub approvals: Vec<Approval>,
 }
 
 /// `GET /v1/settings/two-people`, and `POST` to change it. To ask for fewer is itself a widening that needs two.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TwoPeople {
     pub needed_for: Vec<Widening>,

@@ -1,11 +1,12 @@
 //! What a gateway needs to decide by itself: its zone's devices, their keys, and the policies.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The newest word of the control plane to one gateway. A gateway keeps it durably and never goes back to an older
 /// generation (INV-FRESH-1).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Bundle {
     /// 1. A reader refuses what it does not know (INV-MIX-1).
     pub format: u32,
@@ -19,7 +20,7 @@ pub struct Bundle {
     pub policies: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BundleDevice {
     pub id: String,
     pub zone: String,
@@ -36,7 +37,7 @@ pub struct BundleDevice {
     pub seal_keys: Vec<BundleKey>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BundleKey {
     /// The key's COSE thumbprint, in hex.
     pub id: String,
@@ -45,7 +46,7 @@ pub struct BundleKey {
 }
 
 /// How a device stands with its operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Standing {
     /// On the ownership list, not seen yet.

@@ -4,11 +4,12 @@ use crate::base64::Base64;
 use crate::bundle::Standing;
 use crate::fleet::{FleetDevice, Purpose, Role};
 use crate::release::Software;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A line of the fleet: what a table of 100,000 of them shows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceLine {
     pub id: String,
     pub role: Role,
@@ -33,7 +34,7 @@ pub struct DeviceLine {
 /// `GET /v1/inventory?search=&site=&zone=&group=&standing=&role=&version=&gateway=&silent_s=&after=&limit=`, sorted by id.
 /// `search` is found anywhere in id or serial number, in any case; `version` is one, or a product and one (`pump-app 1.2.0`);
 /// `silent_s`: not heard for so long, or never. The other words are exact.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Inventory {
     pub devices: Vec<DeviceLine>,
     /// How many there are in all pages together.
@@ -44,7 +45,7 @@ pub struct Inventory {
 
 /// `GET /v1/inventory/summary`, with the same filter: how many there are of each, for cohorts and choices. Of zones, versions
 /// and gateways the [`SUMMARY_NAMES_MAX`] that are most.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     pub total: u64,
     pub sites: BTreeMap<String, u64>,
@@ -60,7 +61,7 @@ pub struct Summary {
 }
 
 /// `GET /v1/devices/{id}`: one device, as it is now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Device {
     pub line: DeviceLine,
     /// Its identity: serial number, standing, and every key it ever had.
@@ -73,7 +74,7 @@ pub struct Device {
 }
 
 /// A step of a device's life.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Moment {
     pub at_ms: u64,
     /// key, firmware, gateway, standing, refusal, gap, rollout or act.
@@ -92,7 +93,7 @@ pub struct Moment {
 }
 
 /// `GET /v1/devices/{id}/history?from_ms=&to_ms=&kind=&after=&limit=`, oldest first.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct History {
     pub device: String,
     pub moments: Vec<Moment>,
@@ -105,7 +106,7 @@ pub struct History {
 
 /// `GET /v1/devices/{id}/forensics`: all that is known of one device, in one file that can be checked without the site
 /// (`docs/formats/forensics.md`).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Forensics {
     /// [`FORENSICS_VERSION`]. A reader refuses what it does not know (INV-MIX-1).
     pub plimsoll_forensics: u32,
@@ -123,7 +124,7 @@ pub struct Forensics {
     pub evidence: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeyCertificate {
     /// As [`crate::FleetKey::id`].
     pub key: String,
@@ -135,7 +136,7 @@ pub struct KeyCertificate {
 pub const FORENSICS_VERSION: u32 = 1;
 
 /// `POST /v1/devices/{id}/group`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewGroup {
     pub group: String,

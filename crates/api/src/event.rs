@@ -1,9 +1,10 @@
 //! Events of the evidence log, as a page for people. What counts as proof is the log itself: tiles, checkpoints, exports.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/events?after=N&limit=M&subject=S`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Events {
     pub events: Vec<Event>,
     /// Events below this number are covered by a checkpoint.
@@ -13,7 +14,7 @@ pub struct Events {
     pub next: Option<u64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     pub sequence: u64,
     pub at_ms: u64,

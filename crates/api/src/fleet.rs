@@ -1,10 +1,13 @@
 //! The fleet as its operator sees it: who may enrol, who is enrolled, how each stands.
 
 use crate::bundle::Standing;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// As what a serial number may enrol. A gateway is enrolled as a device is, and may then hand up what devices sealed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     Device,
@@ -27,7 +30,9 @@ impl Role {
 }
 
 /// What a key was certified for. One key has one purpose (INV-PURP-1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Purpose {
     Tls,
@@ -50,7 +55,7 @@ impl Purpose {
 }
 
 /// An entry of the ownership list: the device with this serial number is ours and may enrol.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ownership {
     /// As it stands in the device's IDevID. In lower case it becomes the device's id.
@@ -63,7 +68,7 @@ pub struct Ownership {
 }
 
 /// A device or gateway. Times are in milliseconds since 1970.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FleetDevice {
     pub id: String,
     pub serial: String,
@@ -78,7 +83,7 @@ pub struct FleetDevice {
     pub keys: Vec<FleetKey>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FleetKey {
     /// Of a sealing key: its COSE thumbprint. Of a TLS key: SHA-256 of its SubjectPublicKeyInfo. In hex.
     pub id: String,
@@ -91,7 +96,7 @@ pub struct FleetKey {
 }
 
 /// A page of the fleet, sorted by id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fleet {
     pub generation: u64,
     pub devices: Vec<FleetDevice>,
@@ -101,7 +106,7 @@ pub struct Fleet {
 }
 
 /// The answer to a change: how the device is now, and the generation at which it became so.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Changed {
     pub generation: u64,
     pub device: FleetDevice,

@@ -66,6 +66,11 @@ pub const TOKENS: &str = "/v1/tokens";
 
 /// `GET`, and `POST` [`crate::user::Site`]: [`crate::user::Sites`].
 pub const SITES: &str = "/v1/sites";
+/// `GET`: `text/event-stream`, lines of [`crate::stream::Changed`]. By session or bearer token.
+pub const STREAM: &str = "/v1/stream";
+
+/// `GET`: OpenAPI 3.1 of everything here. No token.
+pub const OPENAPI: &str = "/v1/openapi.json";
 
 /// `POST` [`crate::Ask`]: 200 [`crate::Answer`]. Bearer token.
 pub const QUERY: &str = "/v1/query";

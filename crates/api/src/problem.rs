@@ -1,11 +1,12 @@
 //! Errors as RFC 9457 problem details.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// The body of every response that is not a success.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// What kind of problem: `urn:plimsoll:problem:` and a word that does not change.
     #[serde(rename = "type")]
@@ -15,6 +16,10 @@ pub struct Problem {
     pub status: u16,
     /// What was expected and what was found, this time.
     pub detail: String,
+    /// Which request it was, by the name that the log has for it: `urn:plimsoll:request:` and the answer's header
+    /// `plimsoll-request-id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
 }
 
 impl Problem {
@@ -24,6 +29,7 @@ impl Problem {
             title: title.to_owned(),
             status,
             detail: detail.into(),
+            instance: None,
         }
     }
 }

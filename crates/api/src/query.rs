@@ -1,11 +1,12 @@
 //! SQL questions and their answers.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::pin::Pin;
 
 /// A question with the bounds that its asker accepts. The server's own bounds hold too; the narrower one counts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ask {
     pub sql: String,
     /// The most rows in the answer; the rest is cut off and said to be.
@@ -16,7 +17,7 @@ pub struct Ask {
     pub time_max_ms: Option<u64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Answer {
     pub columns: Vec<Column>,
     pub rows: Vec<Vec<Cell>>,
@@ -25,7 +26,7 @@ pub struct Answer {
     pub took_ms: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Column {
     pub name: String,
     /// Arrow's name of the type.

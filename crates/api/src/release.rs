@@ -1,9 +1,10 @@
 //! What the vendor has published, as control has verified it; and what devices run, by their own signed word.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// An image of a release.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Release {
     pub product: String,
     pub version: String,
@@ -17,7 +18,7 @@ pub struct Release {
 }
 
 /// `GET /v1/releases`, sorted by product, version and path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Releases {
     pub releases: Vec<Release>,
     /// Versions of the repository's metadata that control trusts.
@@ -33,7 +34,7 @@ pub struct Releases {
 }
 
 /// What a device says of itself in its newest manifest: `GET /v1/devices/{id}/software`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Software {
     pub device: String,
     /// Grows with each manifest that was admitted.
@@ -44,7 +45,7 @@ pub struct Software {
     pub outcome: Option<Outcome>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Component {
     pub product: String,
     pub hardware: String,
@@ -57,7 +58,7 @@ pub struct Component {
 }
 
 /// How the newest install ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Outcome {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<String>,

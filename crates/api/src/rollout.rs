@@ -1,10 +1,11 @@
 //! A release on its way to a cohort, as its operator orders and sees it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What to roll out, to whom, in which steps, and when to stop. Times in milliseconds; shares in percent (above 0,
 /// at most 100; four decimals count). Nothing of it can be changed later: who has another mind makes another rollout.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewRollout {
     /// Its name; without one: product, version and the first number that is free.
@@ -50,7 +51,7 @@ pub struct NewRollout {
 
 /// Devices and gateways that are enrolled, run the product by their own signed word, and are of a kind of hardware that
 /// the release is for. Of these, all that the lists name; an empty list names all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cohort {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -61,7 +62,7 @@ pub struct Cohort {
     pub devices: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewWave {
     /// Of the cohort, with the waves before.
@@ -78,7 +79,7 @@ pub struct NewWave {
 ///
 /// In `sql`, `$opened_ms` stands for the time at which the open wave was opened and `$started_ms` for the rollout's start,
 /// both in milliseconds since 1970.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewSignal {
     pub name: String,
@@ -90,7 +91,7 @@ pub struct NewSignal {
 }
 
 /// How it is taken back.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewBack {
     /// When it halts by itself, it is taken back without asking.
@@ -134,7 +135,7 @@ mod defaults {
 }
 
 /// What a person may say to a rollout: `POST /v1/rollouts/{id}/{word}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RolloutCommand {
     Start,
@@ -166,7 +167,7 @@ impl RolloutCommand {
 }
 
 /// A rollout as it stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rollout {
     pub id: String,
     /// As it was ordered.
@@ -203,7 +204,7 @@ pub struct Rollout {
 }
 
 /// Devices with a permit, by what is known of each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RolloutCounts {
     /// May install, and have shown no outcome.
     pub issued: u64,
@@ -224,7 +225,7 @@ pub struct RolloutCounts {
 }
 
 /// `GET /v1/rollouts?after=ID&limit=N`, newest first.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rollouts {
     pub rollouts: Vec<Rollout>,
     /// There are older ones: ask again with `after` set to this.
@@ -236,7 +237,7 @@ pub struct Rollouts {
 pub const ROLLOUTS_PAGE_MAX: usize = 100;
 
 /// A device's part in a rollout: `GET /v1/rollouts/{id}/devices`, sorted by id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RolloutDevice {
     pub device: String,
     /// issued, silent, proven, had, failed, back, back_silent, stuck or went_back.
@@ -247,7 +248,7 @@ pub struct RolloutDevice {
     pub due_ms: Option<u64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RolloutDevices {
     pub devices: Vec<RolloutDevice>,
     /// There are more: ask again with `after` set to this.
@@ -256,7 +257,7 @@ pub struct RolloutDevices {
 }
 
 /// What a gate's question was answered: `GET /v1/rollouts/{id}/signals`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RolloutSignals {
     /// Each time that a gate asked, oldest first.
     pub asked: Vec<AskedSignal>,
@@ -268,7 +269,7 @@ pub struct RolloutSignals {
     pub missing: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AskedSignal {
     pub at_ms: u64,
     pub wave: usize,
@@ -281,7 +282,7 @@ pub struct AskedSignal {
 
 /// Means of a minute, or of as many minutes as make at most 720 points: `[their beginning in ms, mean of those that have it or
 /// null, mean of the others or null]`, ascending.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ComparedSeries {
     pub series: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,6 +5,7 @@
 //! nothing of what comes back. All that counts in it is signed for the device.
 
 use crate::base64::Base64;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The most bytes of a check-in's answer: the Director's files at their longest, in base64, and a chain of roots.
@@ -17,7 +18,7 @@ pub const CHECK_IN_BYTES_MAX: usize = 8 * 1024;
 pub const IMAGE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 /// The answer to a check-in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckIn {
     /// 1. A reader refuses what it does not know (INV-MIX-1).
     pub format: u32,
@@ -31,7 +32,7 @@ pub struct CheckIn {
 }
 
 /// The Director's metadata for one device, exactly as they were signed (`docs/formats/tuf.md`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DirectorFiles {
     /// The roots after the one that the device reported, ascending.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,10 +1,13 @@
 //! People and programs of the operator: who may sign in, what each may do where, and what programs show instead.
 
 use crate::scope::{Scope, UserRole};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A role at one site, or at every site.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(deny_unknown_fields)]
 pub struct Grant {
     pub role: UserRole,
@@ -14,7 +17,7 @@ pub struct Grant {
 }
 
 /// Who may sign in. Times are in milliseconds since 1970.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct User {
     /// Lower case letters, digits, `.`, `-`, `_`; 1 to 64 of them.
     pub name: String,
@@ -29,13 +32,13 @@ pub struct User {
 }
 
 /// `GET /v1/users`, sorted by name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Users {
     pub users: Vec<User>,
 }
 
 /// `POST /v1/users`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
     pub name: String,
@@ -46,14 +49,14 @@ pub struct NewUser {
 }
 
 /// `POST /v1/users/{name}/grants`: what it may do from now on, instead of what it might before.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Grants {
     pub grants: Vec<Grant>,
 }
 
 /// `POST /v1/users/{name}/password`. Every session of the user ends. Whoever sets his own says the one before.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewPassword {
     pub password: String,
@@ -63,7 +66,7 @@ pub struct NewPassword {
 
 /// `POST /v1/session`. 200 [`Me`] and a cookie; 401: no such user, another password, or disabled, and which of them is not
 /// said; 429 with Retry-After: too many attempts.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignIn {
     pub user: String,
@@ -71,7 +74,7 @@ pub struct SignIn {
 }
 
 /// `GET /v1/session`: who calls, and what it may do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Me {
     /// As events name it: `user/anna`, `token/anna/ci`, `token/site`.
     pub actor: String,
@@ -89,7 +92,7 @@ pub struct Me {
 }
 
 /// What a program shows instead of a password: `Authorization: Bearer plm_…`. It can never do more than its user can.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Token {
     pub id: String,
     pub user: String,
@@ -111,13 +114,13 @@ pub struct Token {
 }
 
 /// `GET /v1/tokens`: one's own; with `users.read`, everybody's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tokens {
     pub tokens: Vec<Token>,
 }
 
 /// `POST /v1/tokens`: 201 [`MadeToken`]. Only by a person's own session or password.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
     pub name: String,
@@ -130,7 +133,7 @@ pub struct NewToken {
     pub days: u32,
 }
 
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MadeToken {
     pub token: Token,
     /// Shown once. The site keeps its digest only.
@@ -138,7 +141,7 @@ pub struct MadeToken {
 }
 
 /// A site: some zones, by which people's rights are bounded. A zone that no site names is of the control plane's own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Site {
     pub id: String,
@@ -146,7 +149,7 @@ pub struct Site {
 }
 
 /// `GET /v1/sites`, sorted by id. `POST /v1/sites` [`Site`]: these zones are of this site from now on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sites {
     pub sites: Vec<Site>,
 }

@@ -11,10 +11,10 @@
 //! takes nothing: their events are rows of the registry, and nobody waits for a checkpoint to be told.
 //! Never: decides what is the matter: rules do. Asks the store while it holds the turn.
 
-mod call;
+pub(crate) mod call;
 mod driver;
 mod page;
-mod report;
+pub(crate) mod report;
 pub mod rule;
 mod signal;
 pub mod step;

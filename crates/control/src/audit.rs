@@ -13,11 +13,14 @@ use std::sync::Arc;
 /// Events in one export. Their proofs are some 25 hashes each: well below what an export may have.
 pub(crate) const EXPORT_EVENTS_MAX: usize = 10_000;
 
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Page {
+pub(crate) struct Page {
+    /// The last number of the page before: `next` of its answer.
     after: Option<u64>,
+    /// At most so many: 1 to 1,000, which is also what there are without it.
     limit: Option<usize>,
+    /// Only those of this subject, as `device/pump-1`.
     subject: Option<String>,
 }
 
@@ -68,12 +71,15 @@ pub(crate) async fn tile(station: &Station, mut call: Call) -> Result<Response, 
     Ok(text("application/octet-stream", bytes))
 }
 
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+pub(crate) struct Wanted {
+    /// Only those of this subject, as `device/pump-1`.
     subject: Option<String>,
+    /// The number of the first.
     #[serde(default)]
     from: u64,
+    /// The number behind the last.
     to: Option<u64>,
     /// A checkpoint that the caller kept.
     since: Option<String>,

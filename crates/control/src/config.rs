@@ -117,6 +117,14 @@ pub struct Limits {
     pub session_idle: Duration,
     /// And one that is used is over then: its user signs in again.
     pub session_life: Duration,
+    /// Streams of changes at a time. One more gets 503 and a time to wait.
+    pub streams_max: usize,
+    /// Streams of one person or program at a time, so that none takes the places of the others.
+    pub streams_each_max: usize,
+    /// How often a stream says something when there is nothing to say. Then it is also asked again who listens.
+    pub stream_alive: Duration,
+    /// Who listens and takes nothing for so long is let go.
+    pub stream_stall: Duration,
     pub director: Terms,
 }
 
@@ -148,6 +156,11 @@ impl Default for Limits {
             // NIST SP 800-63B §4.2.3, of AAL2.
             session_idle: Duration::from_secs(30 * 60),
             session_life: Duration::from_secs(12 * 3600),
+            // Every open page of a console is one.
+            streams_max: 256,
+            streams_each_max: 16,
+            stream_alive: Duration::from_secs(15),
+            stream_stall: Duration::from_secs(60),
             director: Terms::default(),
         }
     }

@@ -8,6 +8,7 @@ use crate::config::{Config, Images, TOKEN_CHARS_MIN};
 use crate::director::Director;
 use crate::enrol::Terms;
 use crate::error::{Fatal, StartError};
+use crate::idempotency::UnderWay;
 use crate::images;
 use crate::inventory::Inventory;
 use crate::known::Known;
@@ -19,8 +20,10 @@ use crate::people::door::Door;
 use crate::principal::SITE_TOKEN;
 use crate::registry::{ChangeError, Changed, Registry};
 use crate::releases::Releases;
+use crate::request::Requests;
 use crate::rollouts::Rollouts;
 use crate::station::{Phase, Station, now};
+use crate::stream::{self, Streams};
 use crate::turns::Turns;
 use api::{Ownership, Query};
 use bus::Writer;
@@ -104,6 +107,7 @@ impl Control {
         let alerts =
             Alerts::open(config.site.clone(), registry.clone(), query.clone(), metrics.clone());
         let alerts = alerts.await?;
+        let streams = Streams::new(registry.events(), &limits);
         let station = Arc::new(Station {
             registry,
             ledger,
@@ -132,6 +136,9 @@ impl Control {
             inventory,
             alerts,
             blobs: Arc::new(Semaphore::new(limits.blobs_max)),
+            under_way: UnderWay::default(),
+            requests: Requests::new(now()),
+            streams,
             metrics,
             registries,
             known: Mutex::new(Known::new(limits.known)),
@@ -140,6 +147,7 @@ impl Control {
             limits,
         });
         station.show_certificate();
+        stream::begin(&station).await?;
         let listen = |source| StartError::Listen { at: config.listen, source };
         let socket = TcpListener::bind(config.listen).await.map_err(listen)?;
         let local_addr = socket.local_addr().map_err(listen)?;
@@ -153,6 +161,7 @@ impl Control {
         alerts::run(&station, &connections);
         let draining = station.reached(Phase::Draining);
         connections.spawn(people::call::keep_tidy(station.clone(), draining));
+        connections.spawn(stream::tell(station.clone()));
         watch_for_failure(&station, &connections);
         keep_certificate(&station, &connections);
         if station.releases.has_repository() {

@@ -196,6 +196,11 @@ endpoints! {
     WeeklyReport = "weekly_report", Get "/v1/reports/weekly", Whole(Scope::FleetRead);
     WeeklyReportPage = "weekly_report_page", Get "/v1/reports/weekly.html", Whole(Scope::FleetRead);
     AlertRuleDelete = "alert_rule_delete", Post "/v1/alert-rules/{id}/delete", Whole(Scope::SettingsWrite);
+    /// What changes, as it changes.
+    Stream = "stream", Get "/v1/stream", SignedIn;
+
+    /// What this table comes to, in OpenAPI.
+    OpenApi = "openapi", Get "/v1/openapi.json", Public;
 
     Console = "console", Get "/", Public;
     /// A page of it, by its address.
@@ -271,6 +276,8 @@ mod tests {
             path::ALERT_TARGETS,
             path::WEEKLY_REPORT,
             path::WEEKLY_REPORT_PAGE,
+            path::STREAM,
+            path::OPENAPI,
             path::METRICS,
             path::HEALTH,
         ] {

@@ -19,10 +19,12 @@ use model::{DeviceId, GroupId, ZoneId, told};
 /// An ownership entry has under 300 bytes.
 const BODY_BYTES_MAX: usize = 4 * 1024;
 
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Page {
+pub(crate) struct Page {
+    /// The last id of the page before: `next` of its answer.
     after: Option<String>,
+    /// At most so many: 1 to 10,000, which is also what there are without it.
     limit: Option<usize>,
 }
 

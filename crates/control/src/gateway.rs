@@ -27,11 +27,13 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
 const COSE: &str = "application/cose";
 const CBOR: &str = "application/cbor";
 
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Poll {
+pub(crate) struct Poll {
+    /// The generation that the gateway has.
     #[serde(default)]
     after: u64,
+    /// How long to wait for a newer one, in seconds: at most 60.
     #[serde(default)]
     wait_s: u64,
 }
@@ -140,6 +142,7 @@ impl Names {
 
     fn tell(&self, station: &Station, gateway: &DeviceId) {
         station.inventory.heard(Some(gateway), &self.heard);
+        self.heard.iter().chain([gateway]).for_each(|id| station.streams.seen(id));
         for (device, reason) in &self.apart {
             station.inventory.refused(device, "a message", reason.as_str(), Some(gateway));
         }

@@ -8,13 +8,16 @@ use crate::listener::Remote;
 use crate::people::call as people;
 use crate::principal::Principal;
 use crate::problem::Failure;
+use crate::request::REQUEST_ID;
 use crate::rollouts::call as rollouts;
 use crate::station::{Station, now};
-use crate::{alerts, audit, console, est, fleet, gateway, images, query};
+use crate::{
+    alerts, audit, console, est, fleet, gateway, idempotency, images, openapi, query, stream,
+};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use std::future::Future;
@@ -23,8 +26,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq as _;
+use tracing::Instrument as _;
 
-type Answer = Result<Response, Failure>;
+pub(crate) type Answer = Result<Response, Failure>;
 
 /// The table of endpoints, as a router. Nothing else is reachable (INV-LEAST-1).
 pub(crate) fn router(station: Arc<Station>) -> Router {
@@ -42,25 +46,40 @@ pub(crate) fn router(station: Arc<Station>) -> Router {
     }
     router
         .fallback(|State(station): State<Arc<Station>>, request: Request| async move {
-            refuse(&station, "unknown", Failure::not_found(request.uri().path()))
+            unknown(&station, Failure::not_found(request.uri().path()))
         })
         .method_not_allowed_fallback(
             |State(station): State<Arc<Station>>, request: Request| async move {
                 let failure = Failure::method_not_allowed(request.method().as_str());
-                refuse(&station, "unknown", failure)
+                unknown(&station, failure)
             },
         )
         .with_state(station)
 }
 
 async fn serve(station: &Arc<Station>, endpoint: Endpoint, request: Request) -> Response {
+    let id = station.requests.name();
+    let span = tracing::info_span!("request", id, endpoint = endpoint.as_str());
+    let mut response = answer(station, endpoint, request, &id).instrument(span).await;
+    name(&mut response, &id);
+    response
+}
+
+async fn answer(
+    station: &Arc<Station>,
+    endpoint: Endpoint,
+    request: Request,
+    id: &str,
+) -> Response {
     let started = Instant::now();
     let (head, body) = request.into_parts();
     let waits_for_leave = head.headers.contains_key(header::EXPECT);
     let body = Unread::new(body);
     let limit = time_max(station, endpoint);
-    let answer = match admit(station, endpoint, head, body.clone()) {
-        Ok(call) => match tokio::time::timeout(limit, carry_out(station, call)).await {
+    let admitted = admit(station, endpoint, head, body.clone());
+    let caller = admitted.as_ref().ok().map(|call| call.caller.clone());
+    let answer = match admitted {
+        Ok(call) => match tokio::time::timeout(limit, idempotency::once(station, call)).await {
             Ok(answer) => answer,
             Err(_) => Err(Failure::timed_out()),
         },
@@ -75,21 +94,42 @@ async fn serve(station: &Arc<Station>, endpoint: Endpoint, request: Request) -> 
     let response = match answer {
         Ok(response) => response,
         Err(failure) => {
-            let response = refuse(station, name, failure);
+            let response = refuse(station, name, failure, id);
             if !waits_for_leave {
                 body.hear_out().await;
             }
             response
         }
     };
-    let metrics = &station.metrics;
-    metrics.request_seconds.with_label_values(&[name]).observe(started.elapsed().as_secs_f64());
+    let (metrics, took) = (&station.metrics, started.elapsed());
+    metrics.request_seconds.with_label_values(&[name]).observe(took.as_secs_f64());
     metrics.requests.with_label_values(&[name, response.status().as_str()]).inc();
+    tell(caller.as_ref(), response.status(), took);
     response
 }
 
+/// One line a request. What machines ask all the time is told where somebody looks for it.
+fn tell(caller: Option<&Caller>, status: StatusCode, took: Duration) {
+    let (status, took_us) = (status.as_u16(), u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    match caller {
+        Some(Caller::Person(person)) => {
+            tracing::info!(actor = %person.actor, status, took_us, "request answered");
+        }
+        Some(caller) => {
+            tracing::debug!(actor = caller.kind().as_str(), status, took_us, "request answered");
+        }
+        // That it was refused is told already.
+        None => {}
+    }
+}
+
+fn name(response: &mut Response, id: &str) {
+    let id = HeaderValue::from_str(id).expect("digits and a dash");
+    response.headers_mut().insert(REQUEST_ID, id);
+}
+
 /// Says what is refused, and counts it, once.
-fn refuse(station: &Station, endpoint: &str, failure: Failure) -> Response {
+fn refuse(station: &Station, endpoint: &str, mut failure: Failure, id: &str) -> Response {
     let (status, reason) = (failure.status.as_u16(), failure.word);
     station.metrics.refused.with_label_values(&[reason]).inc();
     if status >= 500 {
@@ -97,7 +137,16 @@ fn refuse(station: &Station, endpoint: &str, failure: Failure) -> Response {
     } else {
         tracing::info!(endpoint, status, reason, detail = %failure.detail, "request refused");
     }
+    failure.request = Some(id.to_owned());
     failure.into_response()
+}
+
+/// What is no call of the table.
+fn unknown(station: &Station, failure: Failure) -> Response {
+    let id = station.requests.name();
+    let mut response = refuse(station, "unknown", failure, &id);
+    name(&mut response, &id);
+    response
 }
 
 /// No call without an identity that counts now and a scope that admits it (INV-AUTH-1, INV-LEAST-1).
@@ -194,7 +243,7 @@ fn time_max(station: &Station, endpoint: Endpoint) -> Duration {
 }
 
 /// Boxed: each kind of call has a future of its own size.
-fn carry_out<'a>(
+pub(crate) fn carry_out<'a>(
     station: &'a Arc<Station>,
     call: Call,
 ) -> Pin<Box<dyn Future<Output = Answer> + Send + 'a>> {
@@ -271,6 +320,8 @@ fn carry_out<'a>(
         Endpoint::Console | Endpoint::ConsolePage | Endpoint::ConsoleFile => {
             Box::pin(async move { console::console(&call) })
         }
+        Endpoint::Stream => Box::pin(stream::listen(station, call)),
+        Endpoint::OpenApi => Box::pin(async { Ok(text("application/json", openapi::document())) }),
         Endpoint::Metrics => Box::pin(fleet::metrics(station, call)),
         Endpoint::Health => Box::pin(async { health(station) }),
     }

@@ -9,7 +9,7 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`enrol`], [`uplink`], [`bundle`], [`caller`], [`endpoint`], [`principal`], [`known`], [`directory`] | pure cores: decisions over the directory and the time |
+//! | [`enrol`], [`uplink`], [`bundle`], [`caller`], [`endpoint`], [`principal`], [`known`], [`directory`], `changes` | pure cores: decisions over the directory and the time |
 //! | [`registry`] | the fleet on disk, and the directory that is always what the disk holds |
 //! | `station`, `call` | what every request shares; a request that was let in |
 //! | `driver`, `certificate`, `listener`, `http` | start and end, what the listener shows, connections, the way of a request |
@@ -21,7 +21,7 @@
 //! | [`rollouts`] | releases on their way: check-ins, waves, gates, halts, the way back |
 //! | [`alerts`] | what somebody should know of: rules, alerts, silences, who is told |
 //! | [`people`] | users, sessions, tokens and sites: who is who, at every call |
-//! | `est`, `gateway`, `images`, `fleet`, `query`, `audit` | one group of calls each |
+//! | `est`, `gateway`, `images`, `fleet`, `query`, `audit`, `stream` | one group of calls each |
 //! | `console` | the web console's files, compiled in |
 //!
 //! `docs/api.md` is the contract with callers.
@@ -32,6 +32,7 @@ pub mod bundle;
 mod call;
 pub mod caller;
 mod certificate;
+mod changes;
 pub mod checkin;
 pub mod config;
 mod console;
@@ -45,20 +46,24 @@ mod est;
 mod fleet;
 mod gateway;
 mod http;
+pub mod idempotency;
 mod images;
 pub mod inventory;
 pub mod known;
 pub mod ledger;
 mod listener;
 pub mod metrics;
+pub mod openapi;
 pub mod people;
 pub mod principal;
 mod problem;
 mod query;
 pub mod registry;
 pub mod releases;
+mod request;
 pub mod rollouts;
 mod station;
+mod stream;
 mod turns;
 pub mod uplink;
 
@@ -70,4 +75,5 @@ pub use error::{Fatal, StartError};
 pub use query::TRUNCATED;
 pub use registry::Registry;
 pub use releases::{Published, Releases};
+pub use request::REQUEST_ID;
 pub use uplink::BUS_RECORD_BYTES_MAX;

@@ -75,6 +75,7 @@ pub struct Metrics {
     pub rules_failing: IntGaugeVec,
     pub tellings: IntCounterVec,
     pub sign_ins: IntCounterVec,
+    pub streams: IntGauge,
     pub violations: IntCounterVec,
 }
 
@@ -281,6 +282,7 @@ impl Metrics {
                 "Attempts to sign in, by what became of them.",
                 &["outcome"],
             )?,
+            streams: gauge("plimsoll_control_streams", "Streams of changes open now.")?,
             violations: counters(
                 "plimsoll_invariant_violations_total",
                 "Invariants found broken. Must stay at 0.",

@@ -9,6 +9,7 @@ use crate::ledger::NotCovered;
 use crate::people::PeopleError;
 use crate::principal::BeyondGroups;
 use crate::registry::{ChangeError, RegistryError};
+use crate::request;
 use crate::rollouts::book::Unfit;
 use crate::rollouts::table::TableError;
 use crate::rollouts::{CheckInError, RolloutError};
@@ -30,6 +31,8 @@ pub struct Failure {
     pub detail: String,
     /// When to ask again, in seconds.
     pub retry_after_s: Option<u32>,
+    /// The name of the request.
+    pub request: Option<String>,
 }
 
 /// When the cause passes by itself in a moment.
@@ -44,7 +47,7 @@ impl Failure {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Self {
-        Self { status, word, title, detail: detail.into(), retry_after_s: None }
+        Self { status, word, title, detail: detail.into(), retry_after_s: None, request: None }
     }
 
     fn retry_after(self, seconds: u32) -> Self {
@@ -360,7 +363,8 @@ impl From<QueryError> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let problem = Problem::new(self.status.as_u16(), self.word, self.title, self.detail);
+        let mut problem = Problem::new(self.status.as_u16(), self.word, self.title, self.detail);
+        problem.instance = self.request.as_deref().map(request::instance);
         let body = serde_json::to_vec(&problem).expect("texts and a number have a JSON form");
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;

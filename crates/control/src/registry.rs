@@ -28,7 +28,7 @@ use crate::principal::{Actor, SITE_TOKEN};
 use crate::rollouts::signals;
 use crate::rollouts::table as rollouts;
 use crate::station::now;
-use crate::{alerts, director, images};
+use crate::{alerts, director, idempotency, images};
 use api::{Ownership, Purpose, Role, Standing};
 use disk::{Disk, RealDisk};
 use evidence::EventError;
@@ -822,6 +822,7 @@ async fn make_schema(writer: &mut SqliteConnection, path: &Path) -> Result<(), R
         signals::SCHEMA,
         alerts::table::SCHEMA,
         people::SCHEMA,
+        idempotency::SCHEMA,
     ];
     for added in schemas {
         sqlx::raw_sql(added).execute(&mut *tx).await.map_err(open)?;

@@ -177,6 +177,11 @@ impl Rollouts {
         self.0.book.read().expect("nothing panics while it holds the book")
     }
 
+    /// Returns when what is being written now is in the book.
+    pub async fn settled(&self) {
+        drop(self.0.turn.lock().await);
+    }
+
     fn book_mut(&self) -> RwLockWriteGuard<'_, Book> {
         self.0.book.write().expect("nothing panics while it holds the book")
     }

@@ -9,6 +9,7 @@ use crate::director::Director;
 use crate::endpoint::Access;
 use crate::enrol::Terms;
 use crate::error::Fatal;
+use crate::idempotency::UnderWay;
 use crate::inventory::Inventory;
 use crate::known::Known;
 use crate::ledger::Ledger;
@@ -17,13 +18,15 @@ use crate::people::door::Door;
 use crate::problem::Failure;
 use crate::registry::{Registry, RegistryError};
 use crate::releases::Releases;
+use crate::request::Requests;
 use crate::rollouts::Rollouts;
+use crate::stream::Streams;
 use crate::turns::Turns;
 use api::Query;
 use bus::Writer;
 use keys::ca::Authority;
 use keys::{Issuers, UnixTime};
-use model::{Digest, Timestamp, told};
+use model::{DeviceId, Digest, Timestamp, told};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Instant, SystemTime};
 use tokio::sync::{Semaphore, watch};
@@ -51,8 +54,8 @@ pub(crate) struct Station {
     pub shards: Vec<Writer>,
     pub bus_key: MacKey,
     pub uplinks: Arc<Semaphore>,
-    pub turns: Turns,
-    pub check_ins: Turns,
+    pub turns: Turns<DeviceId>,
+    pub check_ins: Turns<DeviceId>,
     pub director: Arc<Director>,
     pub releases: Releases,
     pub rollouts: Rollouts,
@@ -60,6 +63,12 @@ pub(crate) struct Station {
     pub alerts: Alerts,
     /// One for each image on its way to a gateway.
     pub blobs: Arc<Semaphore>,
+    /// Calls that are made under a key.
+    pub under_way: UnderWay,
+    /// Numbers requests.
+    pub requests: Requests,
+    /// What changes, for who listens.
+    pub streams: Streams,
     pub metrics: Metrics,
     pub registries: Vec<prometheus::Registry>,
     pub known: Mutex<Known>,

@@ -10,6 +10,8 @@
 
 mod check_ins;
 mod cohort;
+#[path = "../../tests/it/contract.rs"]
+mod contract;
 mod load;
 mod nginx;
 mod plant;

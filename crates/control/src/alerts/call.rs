@@ -27,11 +27,14 @@ const DAY_MS: u64 = 86_400_000;
 /// Silences in the list: all that hold, and the newest of those that ended.
 const LISTED_MAX: usize = 500;
 
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Which {
+pub(crate) struct Which {
+    /// firing, acknowledged, open or resolved.
     state: Option<String>,
+    /// critical, warning or notice.
     priority: Option<String>,
+    /// The last id of the page before: `next` of its answer.
     after: Option<u64>,
     limit: Option<usize>,
 }

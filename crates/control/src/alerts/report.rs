@@ -277,9 +277,10 @@ fn violations(station: &Station) -> BTreeMap<String, u64> {
     counts.collect()
 }
 
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Until {
+pub(crate) struct Until {
+    /// When the seven days end, in milliseconds since 1970; unsaid, now.
     until_ms: Option<u64>,
 }
 

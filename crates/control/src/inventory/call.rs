@@ -30,9 +30,10 @@ const STORE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Open gaps that are told: a device's key has 64 at the most.
 const GAPS_MAX: usize = 1000;
 
-#[derive(Debug, Default, serde::Deserialize)]
+#[derive(Debug, Default, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct Wanted {
+pub(crate) struct Wanted {
+    /// Anywhere in id or serial number, in any case.
     search: Option<String>,
     site: Option<String>,
     zone: Option<String>,
@@ -40,9 +41,13 @@ struct Wanted {
     standing: Option<Standing>,
     role: Option<Role>,
     version: Option<String>,
+    /// By which it was heard last.
     gateway: Option<String>,
+    /// Not heard for so many seconds.
     silent_s: Option<u64>,
+    /// The last id of the page before: `next` of its answer.
     after: Option<String>,
+    /// At most so many: 1 to 1,000; 100 without it.
     limit: Option<usize>,
 }
 
@@ -130,14 +135,19 @@ pub(crate) fn device_within(
     })
 }
 
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Page {
+pub(crate) struct Page {
+    /// From this time on.
     #[serde(default)]
     from_ms: u64,
+    /// Up to this time.
     to_ms: Option<u64>,
+    /// key, firmware, gateway, standing, refusal, gap, rollout or act.
     kind: Option<String>,
+    /// `next` of the page before.
     after: Option<String>,
+    /// At most so many; 100 without it.
     limit: Option<usize>,
 }
 

@@ -27,16 +27,19 @@ use model::{DeviceId, RolloutId, ZoneId};
 /// Eight signals of the longest SQL, every character escaped, and a cohort of a thousand names.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Of {
+pub(crate) struct Of {
+    /// In whose name.
     device: String,
 }
 
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Page {
+pub(crate) struct Page {
+    /// The last id of the page before: `next` of its answer.
     after: Option<String>,
+    /// At most so many: as many as a page may have, without it.
     limit: Option<usize>,
 }
 
@@ -52,7 +55,7 @@ pub(crate) async fn check_in(station: &Station, call: Call) -> Result<Response, 
     let directory = station.registry.directory();
     let gateway_now = still_gateway(station, &call.peer, &directory)?;
     debug_assert_eq!(gateway.id, gateway_now.id);
-    let grace = station.limits.key_grace;
+    let (grace, seen) = (station.limits.key_grace, device.clone());
     let sealed = checkin::open(&body, &device, &gateway_now, &directory, grace, now());
     let answer = match sealed {
         Ok(sealed) => {
@@ -82,6 +85,7 @@ pub(crate) async fn check_in(station: &Station, call: Call) -> Result<Response, 
         Err(_) => {}
     }
     let answered = answer.map_err(|error| check_in_failed(station, error))?;
+    station.streams.seen(&seen);
     // No leave reaches a device before the evidence log covers it (INV-EVID-1). That something was halted does.
     station.ledger.covered(answered.leave).await?;
     station.ledger.covered_if_soon(answered.said).await;
@@ -284,7 +288,7 @@ fn bound(
 }
 
 /// A rollout is seen and moved by who reaches all of its cohort.
-fn is_reached(station: &Station, reach: &Reach, live: &Live) -> bool {
+pub(crate) fn is_reached(station: &Station, reach: &Reach, live: &Live) -> bool {
     if reach.is_everywhere() {
         return true;
     }

@@ -78,7 +78,9 @@ async fn every_endpoint_refuses_every_caller_that_its_scope_does_not_admit() {
 fn each_machine_may_call_what_it_is_for_and_nothing_else() {
     for endpoint in Endpoint::ALL.iter().copied() {
         let expected = match endpoint {
-            Endpoint::CaCerts | Endpoint::SealCaCerts | Endpoint::Health => Access::Public,
+            Endpoint::CaCerts | Endpoint::SealCaCerts | Endpoint::OpenApi | Endpoint::Health => {
+                Access::Public
+            }
             Endpoint::Console | Endpoint::ConsolePage | Endpoint::ConsoleFile => Access::Public,
             // Nobody has proven anything before he signs in.
             Endpoint::SignIn => Access::Public,

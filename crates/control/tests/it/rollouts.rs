@@ -3,6 +3,7 @@
 //! The devices here keep only what a rollout turns on; that they verify what they are told is tested elsewhere.
 
 use crate::evidence::copy;
+use crate::stream::Ear;
 use crate::vendor::{HARDWARE, Shelf, Vendor};
 use crate::world::{Got, Setup, Station, World, in_time, now, start};
 use api::event::Events;
@@ -317,6 +318,35 @@ impl Plant {
     pub fn violations(&self) -> u64 {
         self.world.metric("plimsoll_invariant_violations_total")
     }
+}
+
+/// What is heard of is there to be asked for: a rollout is moved in memory after its events are written. Whoever asks when it
+/// hears the last of them, and only then, would miss it otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_hears_of_a_rollout_or_of_a_device_finds_it_as_it_is_now() {
+    let mut plant = Plant::new().await;
+    let mut ear = Ear::new(&plant.world).await;
+    let id = plant.create(order(json!({ "start": false }))).await.id;
+    let expected = format!("rollout/{id}");
+    for (word, phase) in [("start", "running"), ("pause", "paused"), ("halt", "halted")] {
+        let heard = async {
+            while plant.rollout(&id).await.phase != phase {
+                while ear.hear().await.expect("the stream goes on").1.subject != expected {}
+            }
+        };
+        let (got, ()) = tokio::join!(plant.tell(&id, word), heard);
+        assert_eq!(got.status, 200);
+    }
+    plant.check_in(3).await;
+    in_time("the pump was heard", async {
+        loop {
+            let (kind, changed) = ear.hear().await.expect("the stream goes on");
+            if kind == "seen" && changed.subject == "device/pump-3" {
+                return;
+            }
+        }
+    })
+    .await;
 }
 
 fn director_key() -> SecretKey {

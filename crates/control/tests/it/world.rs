@@ -338,9 +338,16 @@ pub struct Got {
 
 impl Got {
     pub async fn of(request: reqwest::RequestBuilder) -> Self {
-        let answer = request.send().await.unwrap();
+        let (http, request) = request.build_split();
+        let request = request.unwrap();
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let answer = http.execute(request).await.unwrap();
         let (status, headers) = (answer.status(), answer.headers().clone());
-        Self { status, headers, body: answer.bytes().await.unwrap().to_vec() }
+        let is_endless = headers.get("content-type").is_some_and(|t| t == "text/event-stream");
+        let body = if is_endless { vec![] } else { answer.bytes().await.unwrap().to_vec() };
+        let got = Self { status, headers, body };
+        crate::contract::hold(&method, &path, &got);
+        got
     }
 
     pub fn header(&self, name: &str) -> &str {
