@@ -42,6 +42,8 @@ export default defineConfig({
     outDir: OUT,
     emptyOutDir: true,
     target: 'es2022',
+    // The first browsers that know `light-dark()`, so that it is left as it is.
+    cssTarget: ['chrome123', 'firefox120', 'safari17.5'],
     // Files are named by their content, so that control may call them immutable.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },

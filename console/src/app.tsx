@@ -51,7 +51,7 @@ function Here() {
     case 'releases':
       return <ReleasesPage />;
     case 'alerts':
-      return <AlertsPage />;
+      return <AlertsPage view={name} />;
     case 'evidence':
       return <EvidencePage />;
     case 'report':
@@ -72,7 +72,9 @@ function Here() {
 function Later({ title, children }: { title: string; children: ReactNode }) {
   const waiting = (
     <Page title={title}>
-      <Lines n={8} />
+      <div aria-busy="true">
+        <Lines n={8} />
+      </div>
     </Page>
   );
   return <Suspense fallback={waiting}>{children}</Suspense>;

@@ -1,8 +1,10 @@
 import { useState } from 'react';
-import { Acknowledge, SilenceFirst } from '../alerts/answer.tsx';
+import { Acknowledge } from '../alerts/acknowledge.tsx';
 import { worstFirst } from '../alerts/order.ts';
-import { RuleTable } from '../alerts/rules.tsx';
-import { SilenceTable } from '../alerts/silences.tsx';
+import { RulesPanel } from '../alerts/rules.tsx';
+import { SilenceFirst } from '../alerts/silence.tsx';
+import { SilencesPanel } from '../alerts/silences.tsx';
+import { TargetsPanel } from '../alerts/targets.tsx';
 import { SubjectLink } from '../evidence/event-table.tsx';
 import { Asked, Empty } from '../parts/asked.tsx';
 import { PriorityBadge } from '../parts/badge.tsx';
@@ -10,8 +12,8 @@ import { ScopedButton } from '../parts/button.tsx';
 import { Choice } from '../parts/field.tsx';
 import { Page, Panel } from '../parts/page.tsx';
 import { type Col, Table } from '../parts/table.tsx';
-import { usePlace, useQueryText } from '../route.tsx';
-import { useAsk } from '../site/ask.ts';
+import { Link, pathTo, usePlace, useQueryText } from '../route.tsx';
+import { FIRING, useAsk } from '../site/ask.ts';
 import { withQuery } from '../site/call.ts';
 import { type Alert, type Alerts, PRIORITIES } from '../site/contract.ts';
 import { counted } from '../words/number.ts';
@@ -27,8 +29,55 @@ const STATES: [string, string][] = [
   ['all', 'All'],
 ];
 
-/** What somebody should know of, worst first. */
-export function AlertsPage() {
+const VIEWS: [name: string | undefined, title: string][] = [
+  [undefined, 'Now'],
+  ['silences', 'Silences'],
+  ['rules', 'Rules'],
+  ['targets', 'Who is told'],
+];
+
+/** What somebody should know of; and what is looked at, what is silent, who is told. */
+export function AlertsPage({ view }: { view: string | undefined }) {
+  const firing = useAsk<Alerts>(FIRING);
+  return (
+    <Page
+      title="Alerts"
+      lead={
+        <span role="status">
+          {firing.data ? `${counted(firing.data.firing, 'alert')} firing` : '\u00a0'}
+        </span>
+      }
+    >
+      <nav className="views" aria-label="Alerts">
+        {VIEWS.map(([name, title]) => (
+          <Link
+            key={title}
+            to={pathTo('alerts', name)}
+            aria-current={view === name ? 'page' : undefined}
+          >
+            {title}
+          </Link>
+        ))}
+      </nav>
+      <View of={view} />
+    </Page>
+  );
+}
+
+function View({ of }: { of: string | undefined }) {
+  switch (of) {
+    case 'silences':
+      return <SilencesPanel />;
+    case 'rules':
+      return <RulesPanel />;
+    case 'targets':
+      return <TargetsPanel />;
+  }
+  return <AlertsNow />;
+}
+
+/** Alerts, worst first. */
+function AlertsNow() {
   const { query } = usePlace();
   const set = useQueryText();
   const state = query.get('state') ?? '';
@@ -109,14 +158,9 @@ export function AlertsPage() {
     />
   );
   return (
-    <Page
-      title="Alerts"
-      lead={
-        <span role="status">
-          {alerts.data ? `${counted(alerts.data.firing, 'alert')} firing` : '\u00a0'}
-        </span>
-      }
-      actions={
+    <Panel
+      title="Now"
+      aside={
         <div className="choices">
           <Choice
             label="State"
@@ -143,17 +187,11 @@ export function AlertsPage() {
           </>
         )}
       </Asked>
-      <Panel title="Silences">
-        <SilenceTable />
-      </Panel>
-      <Panel title="Rules">
-        <RuleTable />
-      </Panel>
       {acknowledges && (
         <Acknowledge alert={acknowledges} onClose={() => setAcknowledges(undefined)} />
       )}
       {silences && <SilenceFirst alert={silences} onClose={() => setSilences(undefined)} />}
-    </Page>
+    </Panel>
   );
 }
 

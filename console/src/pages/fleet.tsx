@@ -35,7 +35,11 @@ export function FleetPage() {
       <Cohorts filter={filter} />
       <div className="devices">
         {fleet.error && <ProblemNote error={fleet.error} again={fleet.again} />}
-        {total === undefined && !fleet.error && <Lines n={20} tall />}
+        {total === undefined && !fleet.error && (
+          <div aria-busy="true">
+            <Lines n={20} tall />
+          </div>
+        )}
         {total === 0 && (
           <Empty title={isFiltered ? 'No device is like this' : 'No device is listed yet'}>
             {isFiltered ? (

@@ -1,14 +1,22 @@
 import { type FormEvent, useState } from 'react';
 import { Asked, Lines } from '../parts/asked.tsx';
 import { Button, ScopedButton } from '../parts/button.tsx';
-import { Choice, Field } from '../parts/field.tsx';
+import { Checks, Choice, Field, Text, Tick } from '../parts/field.tsx';
 import { Icon } from '../parts/icon.tsx';
 import { Page, Panel } from '../parts/page.tsx';
 import { ProblemNote } from '../parts/problem.tsx';
-import { faultsOf, lacksCanary, type OrderForm, orderOf, usualOrder } from '../rollout/order.ts';
+import {
+  faultsOf,
+  groupsOf,
+  lacksCanary,
+  type OrderForm,
+  orderOf,
+  usualOrder,
+} from '../rollout/order.ts';
 import { go, Link, pathTo, usePlace } from '../route.tsx';
 import { useAsk, useOrder } from '../site/ask.ts';
-import type { Approval, Releases, Rollout } from '../site/contract.ts';
+import type { Approval, Releases, Rollout, Summary } from '../site/contract.ts';
+import { counted } from '../words/number.ts';
 
 /** A rollout is ordered whole, before it begins: nothing of it is changed later. */
 export default function NewRolloutPage() {
@@ -86,7 +94,7 @@ function Order({ releases, first }: { releases: Releases; first: OrderForm }) {
           />
           <Field
             label="Zones, with commas between"
-            hint="None: every device that runs the product, on hardware that the release is for."
+            hint="None: of every zone."
             value={form.zones}
             onChange={zones => put({ zones })}
           />
@@ -99,6 +107,7 @@ function Order({ releases, first }: { releases: Releases; first: OrderForm }) {
             onChange={id => put({ id })}
           />
         </div>
+        <Groups chosen={form.groups} onChange={groups => put({ groups })} />
       </Panel>
       <WavesPanel form={form} put={put} />
       <SignalsPanel form={form} put={put} />
@@ -153,6 +162,44 @@ function Order({ releases, first }: { releases: Releases; first: OrderForm }) {
         <Button onClick={() => go(pathTo('rollouts'))}>Cancel</Button>
       </div>
     </form>
+  );
+}
+
+/** Groups that are shown; whoever has more of them names the others in an order of the command line. */
+const GROUPS_MAX = 24;
+
+/** Which groups it goes to, with how many devices each has. */
+function Groups({
+  chosen,
+  onChange,
+}: {
+  chosen: string[];
+  onChange: (chosen: string[]) => void;
+}) {
+  const summary = useAsk<Summary>('/v1/inventory/summary');
+  const sizes = summary.data?.groups;
+  return (
+    <Checks
+      legend="Groups"
+      hint={
+        chosen.length === 0
+          ? 'None is chosen: every device that runs the product, on hardware that the release is for.'
+          : 'Of these, every device that runs the product, on hardware that the release is for.'
+      }
+      options={groupsOf(sizes ?? {}, chosen)
+        .slice(0, GROUPS_MAX)
+        .map(group => ({
+          value: group,
+          shown: (
+            <>
+              {group}{' '}
+              <span className="faint">{sizes ? counted(sizes[group] ?? 0, 'device') : ''}</span>
+            </>
+          ),
+        }))}
+      chosen={chosen}
+      onChange={onChange}
+    />
   );
 }
 
@@ -287,42 +334,18 @@ function SignalsPanel({ form, put }: Part) {
             value={signal.limit}
             onChange={limit => set(at, { limit })}
           />
-          <div className="field whole">
-            <label htmlFor={`sql-${at}`}>Question, in SQL</label>
-            <textarea
-              id={`sql-${at}`}
-              rows={3}
-              required
-              spellCheck={false}
-              value={signal.sql}
-              onChange={event => set(at, { sql: event.target.value })}
-            />
-            <p className="faint">
-              $opened_ms and $started_ms stand for the wave’s and the rollout’s begin.
-            </p>
-          </div>
+          <Text
+            label="Question, in SQL"
+            hint="$opened_ms and $started_ms stand for the wave’s and the rollout’s begin."
+            required
+            value={signal.sql}
+            onChange={sql => set(at, { sql })}
+          />
           <Button onClick={() => put({ signals: form.signals.filter((_, i) => i !== at) })}>
             Take it away
           </Button>
         </fieldset>
       ))}
     </Panel>
-  );
-}
-
-function Tick({
-  label,
-  value,
-  onChange,
-}: {
-  label: string;
-  value: boolean;
-  onChange: (value: boolean) => void;
-}) {
-  return (
-    <label className="tick block">
-      <input type="checkbox" checked={value} onChange={event => onChange(event.target.checked)} />
-      {label}
-    </label>
   );
 }

@@ -2,6 +2,7 @@ import { useState } from 'react';
 import { Asked, Empty, Lines } from '../parts/asked.tsx';
 import { PhaseBadge } from '../parts/badge.tsx';
 import { Button } from '../parts/button.tsx';
+import { Concerns } from '../parts/concerns.tsx';
 import { Facts, Page, Panel } from '../parts/page.tsx';
 import { Table } from '../parts/table.tsx';
 import { Link, pathTo } from '../route.tsx';
@@ -61,6 +62,7 @@ function Sheets({ of }: { of: WeeklyReport }) {
   const broken = Object.entries(of.violations);
   return (
     <>
+      <Concerns of={of.notes} />
       <Panel title="In short">
         <p className="short">
           {counted(of.heard, 'device')} of {count(of.enrolled)} enrolled{' '}

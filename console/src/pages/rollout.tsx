@@ -1,4 +1,5 @@
-import { useState } from 'react';
+import { useQueryClient } from '@tanstack/react-query';
+import { useEffect, useRef, useState } from 'react';
 import { EventTable } from '../evidence/event-table.tsx';
 import { Asked, Lines } from '../parts/asked.tsx';
 import { PhaseBadge } from '../parts/badge.tsx';
@@ -14,8 +15,10 @@ import { Waves } from '../rollout/waves.tsx';
 import { Link, pathTo } from '../route.tsx';
 import { useAsk } from '../site/ask.ts';
 import type { NewRollout, Rollout, RolloutCommand } from '../site/contract.ts';
+import type { Change } from '../site/live.ts';
 import { useMe } from '../site/me.tsx';
 import { may, roleName, rolesThatMay } from '../site/rights.ts';
+import { isStale } from '../site/stale.ts';
 import { count } from '../words/number.ts';
 import { span } from '../words/time.ts';
 import { Until } from '../words/when.tsx';
@@ -36,6 +39,7 @@ export function RolloutPage({ id }: { id: string }) {
   const [asks, setAsks] = useState<RolloutCommand>();
   const rollout = useAsk<Rollout>(`/v1/rollouts/${encodeURIComponent(id)}`, { everyMs: 5_000 });
   const known = rollout.data;
+  useInStep(id, known?.revision);
   return (
     <Page
       title={id}
@@ -107,6 +111,22 @@ export function RolloutPage({ id }: { id: string }) {
       </Asked>
     </Page>
   );
+}
+
+/**
+ * What is asked about a rollout by other calls (devices, gates, events) is asked again when its revision is another: or the
+ * page would say that it is completed, and show a device that is still on its way.
+ */
+function useInStep(id: string, revision: number | undefined) {
+  const queries = useQueryClient();
+  const shown = useRef(revision);
+  useEffect(() => {
+    const before = shown.current;
+    shown.current = revision;
+    if (before === undefined || before === revision) return;
+    const change: Change = { kind: 'rollout', subject: `rollout/${id}` };
+    queries.invalidateQueries({ predicate: query => isStale(query.queryKey, change) });
+  }, [queries, id, revision]);
 }
 
 /** The four questions that one comes with. */

@@ -10,7 +10,7 @@ import { UsersPanel } from '../users/users.tsx';
 export default function UsersPage() {
   const me = useMe();
   return (
-    <Page title="Users" lead="People, the tokens of their programs, and sites.">
+    <Page title="Users" className="users" lead="People, the tokens of their programs, and sites.">
       {may(me, 'users.read') ? (
         <UsersPanel />
       ) : (

@@ -18,6 +18,7 @@ const STANDINGS: Record<Standing, [Tone, IconName]> = {
   enrolled: ['ok', 'ok'],
   quarantined: ['warn', 'stop'],
   revoked: ['bad', 'bad'],
+  decommissioned: ['calm', 'minus'],
 };
 
 export function StandingBadge({ standing }: { standing: Standing }) {

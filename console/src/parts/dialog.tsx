@@ -3,7 +3,7 @@ import { type Ordered, useOrder } from '../site/ask.ts';
 import type { Came } from '../site/call.ts';
 import { Until } from '../words/when.tsx';
 import { Button } from './button.tsx';
-import { Icon } from './icon.tsx';
+import { Icon, type IconName } from './icon.tsx';
 import { ProblemNote } from './problem.tsx';
 
 /** A modal dialog: the browser's own, which keeps the focus inside, closes by Escape and gives the focus back. */
@@ -39,6 +39,33 @@ export function Dialog({
   );
 }
 
+/** Says what came of it, and closes. */
+export function Told({
+  title,
+  icon,
+  onClose,
+  children,
+}: {
+  title: string;
+  icon: IconName;
+  onClose: () => void;
+  children: ReactNode;
+}) {
+  return (
+    <Dialog title={title} onClose={onClose}>
+      <div className="note info" role="status">
+        <Icon name={icon} />
+        <div>{children}</div>
+      </div>
+      <div className="buttons">
+        <Button kind="main" onClick={onClose}>
+          Close
+        </Button>
+      </div>
+    </Dialog>
+  );
+}
+
 /**
  * Asks before something is done, says what will happen, and stays until it is known what came of it: done, refused, or
  * waiting for a second person.
@@ -51,6 +78,7 @@ export function Confirm<T>({
   typed,
   order,
   children,
+  wide = false,
   onClose,
   onDone,
 }: {
@@ -64,6 +92,7 @@ export function Confirm<T>({
   order: () => Ordered;
   /** Fields of the order. */
   children?: ReactNode;
+  wide?: boolean;
   onClose: () => void;
   onDone?: (done: T) => void;
 }) {
@@ -87,28 +116,18 @@ export function Confirm<T>({
 
   if (waits && 'waits' in waits) {
     return (
-      <Dialog title="It waits for a second person" onClose={onClose}>
-        <div className="note info" role="status">
-          <Icon name="approval" />
-          <div>
-            <p>{waits.waits.sentence}</p>
-            <p>
-              Nothing is done yet. Somebody of another role than{' '}
-              {waits.waits.asked_as.replace('_', ' ')} can approve it under Approvals; the request
-              ends <Until ms={waits.waits.until_ms} />.
-            </p>
-          </div>
-        </div>
-        <div className="buttons">
-          <Button kind="main" onClick={onClose}>
-            Close
-          </Button>
-        </div>
-      </Dialog>
+      <Told title="It waits for a second person" icon="approval" onClose={onClose}>
+        <p>{waits.waits.sentence}</p>
+        <p>
+          Nothing is done yet. Somebody of another role than{' '}
+          {waits.waits.asked_as.replace('_', ' ')} can approve it under Approvals; the request ends{' '}
+          <Until ms={waits.waits.until_ms} />.
+        </p>
+      </Told>
     );
   }
   return (
-    <Dialog title={title} onClose={onClose}>
+    <Dialog title={title} wide={wide} onClose={onClose}>
       <form onSubmit={submit}>
         <div className="says">{says}</div>
         {children}

@@ -29,6 +29,62 @@ export function Field({
   );
 }
 
+/** Several lines: a question in SQL, a certificate. */
+export function Text({
+  label,
+  hint,
+  rows = 3,
+  value,
+  onChange,
+  required,
+}: {
+  label: string;
+  hint?: ReactNode;
+  rows?: number;
+  value: string;
+  onChange: (value: string) => void;
+  required?: boolean;
+}) {
+  const id = useId();
+  return (
+    <div className="field whole">
+      <label htmlFor={id}>{label}</label>
+      <textarea
+        id={id}
+        rows={rows}
+        required={required}
+        spellCheck={false}
+        value={value}
+        onChange={event => onChange(event.target.value)}
+        aria-describedby={hint ? `${id}-hint` : undefined}
+      />
+      {hint && (
+        <p className="faint" id={`${id}-hint`}>
+          {hint}
+        </p>
+      )}
+    </div>
+  );
+}
+
+/** One thing that is so or not. */
+export function Tick({
+  label,
+  value,
+  onChange,
+}: {
+  label: string;
+  value: boolean;
+  onChange: (value: boolean) => void;
+}) {
+  return (
+    <label className="tick block">
+      <input type="checkbox" checked={value} onChange={event => onChange(event.target.checked)} />
+      {label}
+    </label>
+  );
+}
+
 export function Choice({
   label,
   value,

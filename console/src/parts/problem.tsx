@@ -4,15 +4,18 @@ import { whoMay } from '../site/rights.ts';
 import { Button } from './button.tsx';
 import { Icon } from './icon.tsx';
 
-/** What can be done about a refusal, by its word or status. */
-function advice(error: Refused): string {
+/** What can be done about a refusal, by its word or status. Questions are asked again by themselves, orders never. */
+function advice(error: Refused, isQuestion: boolean): string {
+  const again = isQuestion ? 'It is tried again by itself. ' : '';
   switch (error.word) {
     case 'away':
-      return 'It is tried again by itself. Whether control runs: `plimsoll up`, or its service, on the machine of this site.';
+      return `${again}Whether control runs: \`plimsoll up\`, or its service, on the machine of this site.`;
     case 'queries_busy':
-      return 'Other questions are being answered. It is tried again by itself.';
+      return `Other questions are being answered. ${again}`;
     case 'too_slow':
       return 'Ask for a shorter time, or for fewer series.';
+    case 'target_failed':
+      return 'Mend what stands there or change the target, and test it again.';
     case 'evidence_unavailable':
       return 'The evidence log takes nothing, so nothing that widens is done. See the runbook `evidence`.';
     case 'evidence_behind':
@@ -25,7 +28,7 @@ function advice(error: Refused): string {
     return 'It is otherwise by now than the page showed. Look again, then decide.';
   if (error.status === 429) return `Wait ${error.retryAfterS ?? 5} s, then try again.`;
   if (error.status >= 500)
-    return 'It is tried again by itself. What is behind it stands in the log of control.';
+    return `${again}What is behind it stands in the log of control.`;
   return '';
 }
 
@@ -40,7 +43,7 @@ export function ProblemNote({
   children?: ReactNode;
 }) {
   const refused = error instanceof Refused ? error : undefined;
-  const todo = refused ? advice(refused) : 'This is a fault of the console. Load the page again.';
+  const todo = refused ? advice(refused, again !== undefined) : 'This is a fault of the console. Load the page again.';
   return (
     <div className="note bad" role="alert">
       <Icon name="warn" />

@@ -1,6 +1,6 @@
 /** A rollout as it is being written down: texts of a form, and the order that they make. Pure. */
 
-import type { NewRollout } from '../site/contract.ts';
+import type { NewRollout, Tally } from '../site/contract.ts';
 
 export interface WaveForm {
   percent: string;
@@ -20,6 +20,7 @@ export interface OrderForm {
   product: string;
   version: string;
   zones: string;
+  groups: string[];
   waves: WaveForm[];
   signals: SignalForm[];
   successMinPercent: string;
@@ -30,6 +31,17 @@ export interface OrderForm {
 
 const MINUTE_MS = 60_000;
 
+/** The way of a release: whoever builds it, then a few, then all. */
+const USUAL_GROUPS = ['development', 'pilot', 'production'];
+
+/** Groups to choose from: the usual ones in their order, then this site's own, the largest first. */
+export function groupsOf(sizes: Tally, chosen: string[]): string[] {
+  const own = Object.keys(sizes).sort(
+    (a, b) => (sizes[b] ?? 0) - (sizes[a] ?? 0) || a.localeCompare(b),
+  );
+  return [...new Set([...USUAL_GROUPS, ...chosen, ...own])];
+}
+
 /** One device first, then a tenth, a half, all; ten minutes between. */
 export function usualOrder(product: string, version: string): OrderForm {
   return {
@@ -37,6 +49,7 @@ export function usualOrder(product: string, version: string): OrderForm {
     product,
     version,
     zones: '',
+    groups: [],
     waves: [
       { percent: '5', countMax: '1', soakMinutes: '10' },
       { percent: '10', countMax: '', soakMinutes: '10' },
@@ -60,7 +73,10 @@ export function orderOf(form: OrderForm): NewRollout {
     ...(form.id.trim() ? { id: form.id.trim() } : {}),
     product: form.product,
     version: form.version,
-    cohort: zones.length > 0 ? { zones } : {},
+    cohort: {
+      ...(zones.length > 0 ? { zones } : {}),
+      ...(form.groups.length > 0 ? { groups: form.groups } : {}),
+    },
     waves: form.waves.map(wave => ({
       percent: Number(wave.percent),
       ...(wave.countMax ? { count_max: Number(wave.countMax) } : {}),

@@ -2,7 +2,7 @@ import { type ReactNode, useEffect, useRef, useState } from 'react';
 import { Button } from '../parts/button.tsx';
 import { Icon, Mark } from '../parts/icon.tsx';
 import { go, Link, pathTo, usePlace } from '../route.tsx';
-import { useAsk, useStream } from '../site/ask.ts';
+import { FIRING, useAsk, useStream } from '../site/ask.ts';
 import type { Alerts } from '../site/contract.ts';
 import { useLive } from '../site/live.ts';
 import { useMe } from '../site/me.tsx';
@@ -70,7 +70,7 @@ export function Shell({ children }: { children: ReactNode }) {
 function PageList() {
   const { page } = usePlace();
   const me = useMe();
-  const alerts = useAsk<Alerts>('/v1/alerts?state=firing&limit=1', {
+  const alerts = useAsk<Alerts>(FIRING, {
     enabled: may(me, 'alerts.read'),
   });
   const waiting: Record<string, [n: number, of: string] | undefined> = {

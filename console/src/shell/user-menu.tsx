@@ -1,8 +1,7 @@
 import { type FormEvent, useEffect, useRef, useState } from 'react';
 import { Button } from '../parts/button.tsx';
-import { Dialog } from '../parts/dialog.tsx';
+import { Dialog, Told } from '../parts/dialog.tsx';
 import { Field } from '../parts/field.tsx';
-import { Icon } from '../parts/icon.tsx';
 import { ProblemNote } from '../parts/problem.tsx';
 import { client, SESSION, useOrder } from '../site/ask.ts';
 import { PASSWORD_CHARS_MIN } from '../site/contract.ts';
@@ -96,17 +95,9 @@ function ChangePassword({ user, onClose }: { user: string; onClose: () => void }
   };
   if (ordering.isSuccess) {
     return (
-      <Dialog title="Your password is changed" onClose={onClose}>
-        <div className="note info" role="status">
-          <Icon name="ok" />
-          <p>Every session of {user} has ended, this one too. Sign in with the new password.</p>
-        </div>
-        <div className="buttons">
-          <Button kind="main" onClick={onClose}>
-            Close
-          </Button>
-        </div>
-      </Dialog>
+      <Told title="Your password is changed" icon="ok" onClose={onClose}>
+        <p>Every session of {user} has ended, this one too. Sign in with the new password.</p>
+      </Told>
     );
   }
   return (

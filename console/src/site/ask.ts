@@ -44,6 +44,8 @@ function mayGetBetter(error: unknown): boolean {
 }
 
 export const SESSION = '/v1/session';
+/** How many alerts are firing; asked once for all that show it. */
+export const FIRING = '/v1/alerts?state=firing&limit=1';
 
 /** Who is signed in; `null`: nobody. */
 export function useSession(): UseQueryResult<Me | null, Error> {

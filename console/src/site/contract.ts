@@ -4,7 +4,7 @@
  */
 
 export type Role = 'device' | 'gateway';
-export type Standing = 'listed' | 'enrolled' | 'quarantined' | 'revoked';
+export type Standing = 'listed' | 'enrolled' | 'quarantined' | 'revoked' | 'decommissioned';
 
 export const SCOPES = [
   'telemetry.read',
@@ -335,14 +335,25 @@ export interface Silences {
   silences: Silence[];
 }
 
+export type Signal =
+  | { sql: string }
+  | { metric: { name: string; labels?: Record<string, string> } }
+  | { silence: { role: Role } };
+
+export type Condition = { above: number } | { below: number } | 'absent';
+
 export interface Rule {
   id: string;
   sentence: string;
   priority: Priority;
+  signal: Signal;
+  when: Condition;
   for_ms?: number;
   every_ms: number;
   escalate_after_ms?: number;
   runbook?: string;
+  group_by_gateway?: boolean;
+  latched?: boolean;
   owner?: UserRole;
   enabled: boolean;
 }
@@ -360,6 +371,47 @@ export interface RuleState {
 export interface Rules {
   rules: Rule[];
   states: Record<string, RuleState>;
+}
+
+export const MAIL_SECURITIES = ['tls', 'starttls', 'plain'] as const;
+export type MailSecurity = (typeof MAIL_SECURITIES)[number];
+
+export interface Webhook {
+  url: string;
+  /** Only ever sent: no answer has it. */
+  secret?: string;
+  ca_pem?: string;
+}
+
+export interface Mail {
+  host: string;
+  port: number;
+  security: MailSecurity;
+  user?: string;
+  /** Only ever sent: no answer has it. */
+  password?: string;
+  from: string;
+  to: string[];
+  ca_pem?: string;
+}
+
+export interface Target {
+  id: string;
+  way: { webhook: Webhook } | { mail: Mail };
+  from_priority: Priority;
+  reports: boolean;
+}
+
+export interface TargetState extends Target {
+  has_secret: boolean;
+  waiting: number;
+  delivered_at_ms?: number;
+  /** Why the last attempt failed. */
+  trouble?: string;
+}
+
+export interface Targets {
+  targets: TargetState[];
 }
 
 export interface ReportedRollout {
@@ -391,6 +443,8 @@ export interface WeeklyReport {
   quarantined_messages: number;
   acts: Tally;
   violations: Tally;
+  /** Numbers that could not be had, and why, each in a sentence. */
+  notes?: string[];
 }
 
 export const WIDENINGS = [

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { request as httpsRequest } from 'node:https';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { test as base, expect, type Page } from '@playwright/test';
+import { test as base, type Cookie, expect, type Page } from '@playwright/test';
 
 export const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 export const PLIMSOLL = process.env.PLIMSOLL ?? join(ROOT, 'target/debug/plimsoll');
@@ -34,10 +34,20 @@ export function queried(sql: string): Record<string, unknown>[] {
 interface Answer {
   status: number;
   body: unknown;
+  cookie: string | undefined;
 }
 
 /** A call under the site's token. */
 export function call(method: string, path: string, body?: unknown): Promise<Answer> {
+  return put(method, path, body, { Authorization: `Bearer ${token()}` });
+}
+
+function put(
+  method: string,
+  path: string,
+  body: unknown,
+  headers: Record<string, string>,
+): Promise<Answer> {
   return new Promise((done, failed) => {
     const sent = body === undefined ? undefined : JSON.stringify(body);
     const asked = httpsRequest(
@@ -46,10 +56,7 @@ export function call(method: string, path: string, body?: unknown): Promise<Answ
         method,
         // The site's authority is its own; what is tested here is not TLS.
         rejectUnauthorized: false,
-        headers: {
-          Authorization: `Bearer ${token()}`,
-          ...(sent ? { 'Content-Type': 'application/json' } : {}),
-        },
+        headers: { ...headers, ...(sent ? { 'Content-Type': 'application/json' } : {}) },
       },
       answer => {
         let text = '';
@@ -58,7 +65,11 @@ export function call(method: string, path: string, body?: unknown): Promise<Answ
           text += part;
         });
         answer.on('end', () => {
-          done({ status: answer.statusCode ?? 0, body: text ? JSON.parse(text) : undefined });
+          done({
+            status: answer.statusCode ?? 0,
+            body: text ? JSON.parse(text) : undefined,
+            cookie: answer.headers['set-cookie']?.[0],
+          });
         });
       },
     );
@@ -107,18 +118,51 @@ export async function signIn(page: Page, who = ADMIN, at = '/') {
 /** What control does not answer yet: a browser says 404 of it, which is no fault of a page. To be emptied. */
 const AWAITED = ['/v1/stream'];
 
+/** What changed is on the screen: one frame draws it, the next one begins when that is done. */
+export async function drawn(page: Page) {
+  await page.evaluate(
+    () => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))),
+  );
+}
+
+type SessionCookie = Pick<
+  Cookie,
+  'name' | 'value' | 'httpOnly' | 'secure' | 'sameSite'
+> & { url: string };
+
+/** Anna's session, begun once: a password costs control as much as all the rest of a short test. */
+async function begun(): Promise<SessionCookie> {
+  const answer = await put('POST', '/v1/session', ADMIN, { Origin: SITE });
+  const [, name = '', value = ''] = /^([^=]+)=([^;]+)/.exec(answer.cookie ?? '') ?? [];
+  expect(answer.status, `signing in as ${ADMIN.user}`).toBe(200);
+  return { name, value, url: SITE, httpOnly: true, secure: true, sameSite: 'Strict' };
+}
+
 /** A page of somebody who is signed in. What the browser complains of fails the test. */
-export const test = base.extend<{ console: Page }>({
-  console: async ({ page }, use) => {
+export const test = base.extend<
+  { mayRefuse: string[]; console: Page },
+  { session: SessionCookie }
+>({
+  /** Paths at which a test is refused on purpose. */
+  mayRefuse: [[], { option: true }],
+  session: [
+    // Playwright reads from the braces which fixtures are asked for.
+    async ({}, use) => use(await begun()),
+    { scope: 'worker' },
+  ],
+  console: async ({ page, context, session, mayRefuse }, use) => {
     const complaints: string[] = [];
     page.on('pageerror', error => complaints.push(String(error)));
     page.on('console', message => {
-      const isAwaited = AWAITED.some(path => message.location().url.startsWith(SITE + path));
+      const isAwaited = [...AWAITED, ...mayRefuse].some(path =>
+        message.location().url.startsWith(SITE + path),
+      );
       if (message.type() === 'error' && !isAwaited) complaints.push(message.text());
     });
-    await signIn(page);
-    // Before anybody is signed in, to be told so is no fault.
-    complaints.length = 0;
+    await context.addCookies([session]);
+    await fromDist(page);
+    await page.goto(SITE);
+    await expect(page.getByRole('navigation', { name: 'Pages' })).toBeAttached();
     await use(page);
     expect(complaints).toEqual([]);
   },

@@ -1,7 +1,7 @@
 import { expect, test } from '@playwright/test';
 import { worstFirst } from '../../src/alerts/order.ts';
 import { pathTo, placeOf } from '../../src/place.ts';
-import { faultsOf, lacksCanary, orderOf, usualOrder } from '../../src/rollout/order.ts';
+import { faultsOf, groupsOf, lacksCanary, orderOf, usualOrder } from '../../src/rollout/order.ts';
 import { saidOf } from '../../src/rollout/says.ts';
 import type { Alert, Rollout, RolloutCommand } from '../../src/site/contract.ts';
 import { whoMay } from '../../src/site/rights.ts';
@@ -122,4 +122,13 @@ test('the worst alert stands first', () => {
     alert(6, 'resolved', 'notice'),
   ]);
   expect(sorted.map(one => one.id)).toEqual([5, 4, 2, 3, 6, 1]);
+});
+
+test('a rollout goes to the groups that are chosen', () => {
+  const form = { ...usualOrder('pump-app', '1.1.0'), groups: ['pilot'], zones: 'hall, ' };
+  expect(orderOf(form).cohort).toEqual({ groups: ['pilot'], zones: ['hall'] });
+  expect(orderOf({ ...form, groups: [], zones: '' }).cohort).toEqual({});
+  expect(groupsOf({ production: 9, north: 1, south: 3 }, ['east'])).toEqual([
+    ...['development', 'pilot', 'production', 'east', 'south', 'north'],
+  ]);
 });
