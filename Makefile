@@ -57,7 +57,7 @@ test: build ## all tests, with the list of skipped ones (ARGS goes to the test r
 	cargo xtask test $(ARGS)
 
 test-console: build ## the console in a real browser against the product (CHROMIUM names the browser)
-	cd console && npm run test && npm run e2e $(ARGS)
+	console/tests/run $(ARGS)
 
 test-services: build ## foreign clients against a running road: openssl, curl, strongSwan, mosquitto, python-tuf
 	tests/services/run $(ARGS)

@@ -114,6 +114,11 @@ export function useOrder<T>(): UseMutationResult<Came<T>, Error, Ordered> {
 /** Follows the stream as long as somebody is signed in. */
 export function useStream() {
   const queries = useQueryClient();
+  const live = useLive();
+  // Control ends a stream with the session or the rights that began it: who one is by now is the first thing to know.
+  useEffect(() => {
+    if (live === 'reconnecting') queries.invalidateQueries({ queryKey: [SESSION] });
+  }, [queries, live]);
   useEffect(() => {
     const gathered = { said: [] as Change[], seen: [] as Change[] };
     const timers: Partial<Record<'said' | 'seen', ReturnType<typeof setTimeout>>> = {};

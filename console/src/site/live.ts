@@ -17,6 +17,7 @@ export const CHANGE_KINDS = [
   'alert',
   'user',
   'approval',
+  'site',
   'seen',
   'reset',
 ] as const;
@@ -24,7 +25,7 @@ export type ChangeKind = (typeof CHANGE_KINDS)[number];
 
 export interface Change {
   kind: ChangeKind;
-  /** As events name it: `device/pump-1`. */
+  /** As events name it: `device/pump-1`. `site`: many, or all of it. */
   subject: string;
 }
 

@@ -1,4 +1,4 @@
-import { call, expect, SITE, test } from './site.ts';
+import { call, expect, fromDist, SITE, test } from './site.ts';
 
 test('the fleet is who is enrolled, with what each runs', async ({ console: page }) => {
   const grid = page.getByRole('grid', { name: 'Devices' });
@@ -36,14 +36,37 @@ test('nothing found is said, and what to do', async ({ console: page }) => {
   await expect(page.getByText('No device is like this')).toBeVisible();
 });
 
-test('a serial number that is listed shows without a reload', async ({ console: page }) => {
-  const grid = page.getByRole('grid', { name: 'Devices' });
-  await expect(grid).toContainText('host-1');
+test('what is done elsewhere shows as it happens, in every tab, and nobody asks for it', async ({
+  console: page,
+  context,
+}) => {
+  const second = await context.newPage();
+  await fromDist(second);
+  await second.goto(SITE);
+  const streams: string[] = [];
+  second.on('request', request => {
+    if (request.url().endsWith('/v1/stream')) streams.push(request.url());
+  });
+  for (const tab of [page, second]) {
+    await expect(tab.getByText('Live', { exact: true })).toBeVisible();
+    await expect(tab.getByRole('grid', { name: 'Devices' })).toContainText('host-1');
+  }
+  // With the stream, a page asks by itself only every 30 s.
   const serial = `listed-${Date.now()}`;
   expect(
     (await call('POST', '/v1/ownership', { serial, role: 'device', zone: 'hall' })).status,
   ).toBe(200);
-  await expect(grid.getByRole('row').filter({ hasText: serial })).toContainText('listed');
+  for (const tab of [page, second]) {
+    const row = tab.getByRole('grid', { name: 'Devices' }).getByRole('row');
+    await expect(row.filter({ hasText: serial })).toContainText('listed', { timeout: 15_000 });
+  }
+  // The tab that has the stream closes: the other one takes it.
+  expect(streams).toEqual([]);
+  await page.close();
+  await expect.poll(() => streams.length).toBe(1);
+  expect((await call('POST', `/v1/devices/${serial}/group`, { group: 'pilot' })).status).toBe(200);
+  const row = second.getByRole('row').filter({ hasText: serial });
+  await expect(row).toContainText('pilot', { timeout: 15_000 });
 });
 
 test('from the keyboard alone: to a device and back', async ({ console: page }) => {

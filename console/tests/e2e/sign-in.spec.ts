@@ -1,6 +1,7 @@
-import { ADMIN, call, expect, SITE, signIn, test, VIEWER } from './site.ts';
+import { ADMIN, call, expect, fromDist, SITE, signIn, test, VIEWER } from './site.ts';
 
 test('a wrong password is refused in words, and the right one lets in', async ({ page }) => {
+  await fromDist(page);
   await page.goto(SITE);
   await expect(page.getByRole('heading', { name: 'Sign in' })).toBeVisible();
   await page.getByLabel('User').fill(ADMIN.user);
@@ -36,11 +37,13 @@ test('whoever signs in comes to where the address leads', async ({ page }) => {
 
 test('a session that is ended by another shows at once', async ({ page }) => {
   await signIn(page, VIEWER);
+  await expect(page.getByText('Live', { exact: true })).toBeVisible();
   const ended = await call('POST', `/v1/users/${VIEWER.user}/password`, {
     password: VIEWER.password,
   });
   expect(ended.status).toBeLessThan(300);
-  await expect(page.getByRole('heading', { name: 'Sign in' })).toBeVisible();
+  // By the stream's end: the page asks by itself only every 30 s.
+  await expect(page.getByRole('heading', { name: 'Sign in' })).toBeVisible({ timeout: 15_000 });
 });
 
 test('a viewer sees what there is to do, and who may', async ({ page }) => {

@@ -95,7 +95,7 @@ export async function firstUser() {
  * With CONSOLE_DIST set, the files of `dist/site` in the place of those that were compiled in: for trying a change without
  * building control anew. Calls go to the product all the same.
  */
-async function fromDist(page: Page) {
+export async function fromDist(page: Page) {
   if (!process.env.CONSOLE_DIST) return;
   const file = (name: string) => join(ROOT, 'console/dist/site', name);
   await page.route(/^[^?]*\/assets\//, route =>
@@ -114,9 +114,6 @@ export async function signIn(page: Page, who = ADMIN, at = '/') {
   await page.getByRole('button', { name: 'Sign in' }).click();
   await expect(page.getByRole('navigation', { name: 'Pages' })).toBeAttached();
 }
-
-/** What control does not answer yet: a browser says 404 of it, which is no fault of a page. To be emptied. */
-const AWAITED = ['/v1/stream'];
 
 /** What changed is on the screen: one frame draws it, the next one begins when that is done. */
 export async function drawn(page: Page) {
@@ -154,10 +151,8 @@ export const test = base.extend<
     const complaints: string[] = [];
     page.on('pageerror', error => complaints.push(String(error)));
     page.on('console', message => {
-      const isAwaited = [...AWAITED, ...mayRefuse].some(path =>
-        message.location().url.startsWith(SITE + path),
-      );
-      if (message.type() === 'error' && !isAwaited) complaints.push(message.text());
+      const isMeant = mayRefuse.some(path => message.location().url.startsWith(SITE + path));
+      if (message.type() === 'error' && !isMeant) complaints.push(message.text());
     });
     await context.addCookies([session]);
     await fromDist(page);

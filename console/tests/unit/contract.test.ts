@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { expect, test } from '@playwright/test';
 import { PRIORITIES, SCOPES, USER_ROLES, WIDENINGS } from '../../src/site/contract.ts';
+import { CHANGE_KINDS } from '../../src/site/live.ts';
 import { holds } from '../../src/site/rights.ts';
 
 const api = (file: string) =>
@@ -51,4 +52,8 @@ test('a role holds here what it holds there', () => {
 test('priorities and widenings are the words of alert.rs and approval.rs', () => {
   expect([...PRIORITIES]).toEqual(variantsOf('alert.rs', 'Priority'));
   expect([...WIDENINGS]).toEqual(variantsOf('approval.rs', 'Widening'));
+});
+
+test('kinds of changes are the words of stream.rs', () => {
+  expect([...CHANGE_KINDS]).toEqual(variantsOf('stream.rs', 'ChangeKind'));
 });

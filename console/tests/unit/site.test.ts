@@ -22,6 +22,13 @@ test('a change makes old what it is about, and nothing else', () => {
   expect(isStale(['/v1/rollouts/pump-1.2'], rollout)).toBe(false);
 });
 
+test('of many at once, all that could be meant is old', () => {
+  const seen = { kind: 'seen', subject: 'site' } as const;
+  expect(isStale(['/v1/devices/pump-1'], seen)).toBe(true);
+  expect(isStale(['/v1/inventory?limit=500'], seen)).toBe(true);
+  expect(isStale(['/v1/rollouts'], seen)).toBe(false);
+});
+
 test('too much was missed: everything is old', () => {
   for (const path of ['/v1/devices/pump-1', '/v1/query', '/v1/users']) {
     expect(isStale([path], { kind: 'reset', subject: '' })).toBe(true);
