@@ -27,5 +27,5 @@ pub use bundle::{Bundle, BundleDevice, BundleKey, Standing};
 pub use csv::LineEnd;
 pub use fleet::{Changed, Fleet, FleetDevice, FleetKey, Ownership, Purpose, Role};
 pub use problem::Problem;
-pub use query::{Answer, Ask, Cell, Column, Query, QueryError};
+pub use query::{Answer, Ask, Cell, Column, Query, QueryError, Within};
 pub use scope::{Scope, UserRole};

@@ -2,8 +2,10 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 /// A question with the bounds that its asker accepts. The server's own bounds hold too; the narrower one counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -69,11 +71,20 @@ impl std::fmt::Display for QueryError {
 
 impl std::error::Error for QueryError {}
 
+/// The rows of some zones: those that name one of them, and of tables without a zone those of their devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Within {
+    pub zones: HashSet<String>,
+    pub devices: HashSet<String>,
+}
+
 /// Whoever answers SQL: the store in this process, or another process behind HTTP. Control asks through this, so that
 /// no query engine is linked into it.
 pub trait Query: Send + Sync + 'static {
+    /// `within` is what the asker may see. Control says it, which knows who asks; no body can. `None`: all rows.
     fn query(
         &self,
         ask: Ask,
+        within: Option<Arc<Within>>,
     ) -> Pin<Box<dyn Future<Output = Result<Answer, QueryError>> + Send + '_>>;
 }

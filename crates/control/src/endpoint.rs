@@ -144,7 +144,7 @@ endpoints! {
     Sites = "sites", Get "/v1/sites", Within(Scope::FleetRead);
     NewSite = "site_new", Post "/v1/sites", Whole(Scope::SettingsWrite);
 
-    Query = "query", Post "/v1/query", Whole(Scope::TelemetryRead);
+    Query = "query", Post "/v1/query", Within(Scope::TelemetryRead);
 
     Devices = "devices", Get "/v1/devices", Within(Scope::FleetRead);
     Software = "software", Get "/v1/devices/{id}/software", Within(Scope::FleetRead);

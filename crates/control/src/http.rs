@@ -339,7 +339,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::{Config, Control, Limits};
     use api::user::Grant;
-    use api::{Ask, Query, QueryError, UserRole};
+    use api::{Ask, Query, QueryError, UserRole, Within};
     use axum::body::Body;
     use bus::{LogConfig, Shards};
     use disk::RealDisk;
@@ -357,6 +357,7 @@ pub(crate) mod tests {
         fn query(
             &self,
             _: Ask,
+            _: Option<Arc<Within>>,
         ) -> Pin<Box<dyn Future<Output = Result<api::Answer, QueryError>> + Send + '_>> {
             Box::pin(async { Err(QueryError::Failed("there is no store".into())) })
         }

@@ -1,11 +1,15 @@
 //! SQL, asked of whoever answers it.
 
 use crate::call::{Call, json_answer, text};
+use crate::directory::Directory;
 use crate::problem::Failure;
 use crate::station::Station;
-use api::{Ask, LineEnd};
+use api::{Ask, LineEnd, Within};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
+use model::ZoneId;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// The longest question, with its bounds.
 const BODY_BYTES_MAX: usize = 256 * 1024;
@@ -16,10 +20,12 @@ const CSV: &str = "text/csv; charset=utf-8; header=present";
 pub const TRUNCATED: &str = "plimsoll-truncated";
 
 pub(crate) async fn query(station: &Station, call: Call) -> Result<Response, Failure> {
-    call.person(station)?;
+    let (_, reach) = call.person_within(station)?;
     let wants_csv = accepts_csv(&call.head.headers);
     let ask: Ask = call.json(BODY_BYTES_MAX).await?;
-    let answer = station.query.query(ask).await?;
+    let zones = call.zones(station, &reach);
+    let within = zones.map(|zones| Arc::new(within(&zones, &call.directory)));
+    let answer = station.query.query(ask, within).await?;
     if !wants_csv {
         return Ok(json_answer(&answer));
     }
@@ -27,6 +33,15 @@ pub(crate) async fn query(station: &Station, call: Call) -> Result<Response, Fai
     let truncated = if answer.truncated { "true" } else { "false" };
     response.headers_mut().insert(TRUNCATED, HeaderValue::from_static(truncated));
     Ok(response)
+}
+
+/// What there is to see of some zones.
+fn within(zones: &BTreeSet<ZoneId>, directory: &Directory) -> Within {
+    let devices = directory.devices(None).filter(|device| zones.contains(&device.zone));
+    Within {
+        zones: zones.iter().map(ToString::to_string).collect(),
+        devices: devices.map(|device| device.id.to_string()).collect(),
+    }
 }
 
 fn accepts_csv(headers: &HeaderMap) -> bool {

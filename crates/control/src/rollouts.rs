@@ -760,7 +760,7 @@ impl Rollouts {
     async fn answer(&self, sql: String, time_max: Duration) -> (Answer, Option<String>) {
         let time_max_ms = u64::try_from(time_max.as_millis()).ok();
         let ask = Ask { sql, rows_max: Some(1), time_max_ms };
-        match tokio::time::timeout(time_max, self.0.query.query(ask)).await {
+        match tokio::time::timeout(time_max, self.0.query.query(ask, None)).await {
             Ok(Ok(rows)) => {
                 let answer = gate::number(&rows);
                 let why = match answer {
@@ -965,7 +965,7 @@ impl Hand {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::{Answer as Rows, Ownership, QueryError, Role};
+    use api::{Answer as Rows, Ownership, QueryError, Role, Within};
     use model::envelope::Algorithm;
     use model::manifest::{Manifest, Trusted};
     use model::{Counter, KeyId};
@@ -978,6 +978,7 @@ mod tests {
         fn query(
             &self,
             _: Ask,
+            _: Option<Arc<Within>>,
         ) -> Pin<Box<dyn Future<Output = Result<Rows, QueryError>> + Send + '_>> {
             Box::pin(async { Err(QueryError::Failed("there is no store".into())) })
         }

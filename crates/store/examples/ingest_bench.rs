@@ -257,7 +257,7 @@ fn isolation(points: usize) -> Result<(), Failure> {
                     tokio::spawn(async move {
                         for sql in HOSTILE.iter().cycle().skip(n) {
                             let ask = Ask { sql: (*sql).into(), rows_max: None, time_max_ms: None };
-                            let is_refused = store.query(ask).await.is_err();
+                            let is_refused = store.query(ask, None).await.is_err();
                             answers[usize::from(is_refused)].fetch_add(1, Ordering::Relaxed);
                         }
                     })

@@ -28,6 +28,7 @@ pub mod shard;
 pub mod shelf;
 mod store;
 mod table;
+mod within;
 
 pub use config::{Config, FlushBounds, QueryBounds};
 pub use error::StoreError;

@@ -24,8 +24,11 @@ use crate::rollup;
 use crate::schema::{GAPS, Table};
 use crate::shelf::{Shelf, Snapshot};
 use crate::table::{Reach, StoredTable};
-use api::{Answer, Ask, Column, QueryError};
+use crate::within;
+use api::{Answer, Ask, Column, QueryError, Within};
+use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::memory::{MemoryCatalogProvider, MemoryCatalogProviderList};
 use datafusion::catalog::view::ViewTable;
@@ -138,9 +141,9 @@ impl Engine {
         self.runtime().metrics().num_alive_tasks()
     }
 
-    pub async fn ask(&self, ask: Ask) -> Result<Answer, QueryError> {
+    pub async fn ask(&self, ask: Ask, within: Option<Arc<Within>>) -> Result<Answer, QueryError> {
         let started = Instant::now();
-        let answered = self.answer(ask, started).await;
+        let answered = self.answer(ask, within, started).await;
         let result = match &answered {
             Ok(_) => "answered",
             Err(e) => {
@@ -155,7 +158,12 @@ impl Engine {
         answered
     }
 
-    async fn answer(&self, ask: Ask, started: Instant) -> Result<Answer, QueryError> {
+    async fn answer(
+        &self,
+        ask: Ask,
+        within: Option<Arc<Within>>,
+        started: Instant,
+    ) -> Result<Answer, QueryError> {
         let Ask { sql, rows_max, time_max_ms } = ask;
         if sql.len() > self.bounds.sql_bytes_max {
             let (found, max) = (sql.len(), self.bounds.sql_bytes_max);
@@ -188,7 +196,7 @@ impl Engine {
         let question = async move {
             // Both are given back when the work has ended, however it ends.
             let _running = (permit, Running::new(running));
-            match tokio::time::timeout(left, desk.answer(&sql, rows_max, &limit)).await {
+            match tokio::time::timeout(left, desk.answer(&sql, rows_max, within, &limit)).await {
                 // It was stopped from within.
                 Ok(Err(_)) if limit.is_over() => None,
                 ended => ended.ok(),
@@ -312,10 +320,16 @@ impl Desk {
         &self,
         sql: &str,
         rows_max: usize,
+        within: Option<Arc<Within>>,
         limit: &Arc<Limit>,
     ) -> Result<Answer, QueryError> {
-        let state = self.session(limit).map_err(refused)?;
+        let is_bounded = within.is_some();
+        let state = self.session(within, limit).map_err(refused)?;
         let plan = state.create_logical_plan(sql).await.map_err(refused)?;
+        if is_bounded && matches!(plan, LogicalPlan::Analyze(_)) {
+            let why = "expected EXPLAIN without ANALYZE, found it with: it measures work on all rows, and not all may be seen";
+            return Err(QueryError::BadSql(why.to_owned()));
+        }
         let read_only = SQLOptions::new()
             .with_allow_ddl(false)
             .with_allow_dml(false)
@@ -358,7 +372,11 @@ impl Desk {
     }
 
     /// A session of its own, with its own memory, over the store as it is now.
-    fn session(&self, limit: &Arc<Limit>) -> Result<SessionState, DataFusionError> {
+    fn session(
+        &self,
+        within: Option<Arc<Within>>,
+        limit: &Arc<Limit>,
+    ) -> Result<SessionState, DataFusionError> {
         let environment = RuntimeEnvBuilder::from_runtime_env(&self.environment)
             .with_memory_limit(self.bounds.memory_bytes_max, 1.0)
             .build_arc()?;
@@ -366,6 +384,7 @@ impl Desk {
             snapshot: Arc::new(self.shelf.snapshot()),
             reach: self.reach.clone(),
             base: self.base.clone(),
+            within,
         };
         let mut state = SessionStateBuilder::new_from_existing(self.base.clone())
             .with_runtime_env(environment)
@@ -421,6 +440,8 @@ struct Tables {
     snapshot: Arc<Snapshot>,
     reach: Reach,
     base: SessionState,
+    /// What of them the asker may see.
+    within: Option<Arc<Within>>,
 }
 
 impl std::fmt::Debug for Tables {
@@ -440,13 +461,14 @@ impl SchemaProvider for Tables {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        let stored = |table| StoredTable::new(table, &self.snapshot, self.reach.clone());
+        let within = || self.within.clone();
+        let stored = |table| StoredTable::new(table, &self.snapshot, self.reach.clone(), within());
         Ok(match Table::from_name(name) {
             Some(Table::Readings) => Some(Arc::new(with_value(stored(Table::Readings))?)),
             Some(Table::Rollup) => Some(Arc::new(self.rollup(stored(Table::Rollup)).await?)),
             Some(table) => Some(Arc::new(stored(table))),
             None if name == "gaps" => {
-                let rows = vec![self.snapshot.gaps().to_vec()];
+                let rows = vec![self.gaps()?];
                 Some(Arc::new(MemTable::try_new(GAPS.clone(), rows)?))
             }
             None => None,
@@ -455,10 +477,20 @@ impl SchemaProvider for Tables {
 }
 
 impl Tables {
+    /// Of the devices that may be seen. They are one batch then: a plan shows how many there are.
+    fn gaps(&self) -> Result<Vec<RecordBatch>, DataFusionError> {
+        let all = self.snapshot.gaps();
+        let Some(within) = &self.within else { return Ok(all.to_vec()) };
+        let all = concat_batches(&GAPS, all)?;
+        let mask = within::mask(all.column(GAPS.index_of("device")?), &within.devices);
+        Ok(vec![filter_record_batch(&all, &mask)?])
+    }
+
     /// `readings_1m`: parts in files, merged with the rows that are in none.
     async fn rollup(&self, parts: StoredTable) -> Result<ViewTable, DataFusionError> {
         let (snapshot, reach) = (&self.snapshot, self.reach.clone());
-        let rows = with_value(StoredTable::fresh_only(Table::Readings, snapshot, reach))?;
+        let rows = StoredTable::fresh_only(Table::Readings, snapshot, reach, self.within.clone());
+        let rows = with_value(rows)?;
         let inside = datafusion::catalog::memory::MemorySchemaProvider::new();
         inside.register_table("parts".to_owned(), Arc::new(parts))?;
         inside.register_table("rows".to_owned(), Arc::new(rows))?;

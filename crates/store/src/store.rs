@@ -7,7 +7,7 @@ use crate::metrics::Metrics;
 use crate::query::Engine;
 use crate::shard::{Flushed, Now, Parts, Shard};
 use crate::shelf::{Shelf, Snapshot};
-use api::{Answer, Ask, Query, QueryError};
+use api::{Answer, Ask, Query, QueryError, Within};
 use bus::Writer;
 use disk::SharedDisk;
 use futures::StreamExt;
@@ -230,8 +230,9 @@ impl Query for Store {
     fn query(
         &self,
         ask: Ask,
+        within: Option<Arc<Within>>,
     ) -> Pin<Box<dyn Future<Output = Result<Answer, QueryError>> + Send + '_>> {
-        Box::pin(self.engine.ask(ask))
+        Box::pin(self.engine.ask(ask, within))
     }
 }
 

@@ -7,6 +7,8 @@
 use crate::catalog::FileEntry;
 use crate::schema::{Table, time_type};
 use crate::shelf::{Files, Snapshot};
+use crate::within::{Key, WithinExec};
+use api::Within;
 use arrow::array::{ArrayRef, BooleanArray, StringViewArray, TimestampMicrosecondArray};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -45,17 +47,32 @@ pub(crate) struct StoredTable {
     files: Files,
     fresh: Vec<Vec<RecordBatch>>,
     reach: Reach,
+    /// What of it may be seen. `None`: all.
+    within: Option<Arc<Within>>,
+    key: Key,
 }
 
 impl StoredTable {
-    pub fn new(table: Table, snapshot: &Snapshot, reach: Reach) -> Self {
+    pub fn new(
+        table: Table,
+        snapshot: &Snapshot,
+        reach: Reach,
+        within: Option<Arc<Within>>,
+    ) -> Self {
         let (files, fresh) = (snapshot.files(table).clone(), snapshot.fresh(table).to_vec());
-        Self { table, files, fresh, reach }
+        let key = Key::of(table.schema());
+        Self { table, files, fresh, reach, within, key }
     }
 
-    /// Only what is in no file.
-    pub fn fresh_only(table: Table, snapshot: &Snapshot, reach: Reach) -> Self {
-        Self { files: Files::default(), ..Self::new(table, snapshot, reach) }
+    /// Only what is in no file, known by its device: so are the parts of `readings_1m`, with which it is merged.
+    pub fn fresh_only(
+        table: Table,
+        snapshot: &Snapshot,
+        reach: Reach,
+        within: Option<Arc<Within>>,
+    ) -> Self {
+        let all = Self::new(table, snapshot, reach, within);
+        Self { files: Files::default(), key: Key::Device, ..all }
     }
 
     /// The files that may hold rows for which all filters are true.
@@ -70,7 +87,9 @@ impl StoredTable {
         let Some(predicate) = predicate else { return Ok(all()) };
         let known =
             Known { table: self.table, files: &self.files, shards: self.reach.shards as usize };
-        let kept = predicate.prune(&known)?;
+        // A bound of a file on which the condition fails (it overflows in a cast) says nothing of a row that is asked for, and
+        // may be of one that its asker does not see.
+        let Ok(kept) = predicate.prune(&known) else { return Ok(all()) };
         let files = self.files.iter().zip(kept);
         Ok(files.filter(|(_, kept)| *kept).map(|(file, _)| file.clone()).collect())
     }
@@ -119,6 +138,30 @@ impl TableProvider for StoredTable {
     }
 
     async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let Some(within) = &self.within else {
+            return self.scan_all(state, projection, filters, limit);
+        };
+        let schema = self.schema();
+        let mut read = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
+        let shown = (0..read.len()).collect();
+        let key = schema.index_of(self.key.column())?;
+        if !read.contains(&key) {
+            read.push(key);
+        }
+        // A limit counts what is seen: it is the caller's to hold.
+        let rows = self.scan_all(state, Some(&read), filters, None)?;
+        Ok(Arc::new(WithinExec::new(rows, self.key, shown, within.clone())?))
+    }
+}
+
+impl StoredTable {
+    fn scan_all(
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,

@@ -3,6 +3,7 @@
 mod ci;
 mod factory;
 mod packages;
+mod sql;
 mod words;
 
 use rustix::process::{Pid, Signal, kill_process};

@@ -150,7 +150,7 @@ pub(super) async fn ask(alerts: &Alerts, rule: &Rule, now_ms: Ms) -> Event {
     let question = signal::question(sql, now_ms);
     // The store has this bound too; one that does not keep it holds up no rule for longer.
     let time_max = Duration::from_millis(signal::QUESTION_TIME_MAX_MS + 1000);
-    let answer = tokio::time::timeout(time_max, alerts.0.query.query(question)).await;
+    let answer = tokio::time::timeout(time_max, alerts.0.query.query(question, None)).await;
     let found = match answer {
         Ok(Ok(answer)) => signal::rows(rule, answer),
         Ok(Err(error)) => Err(error.to_string()),

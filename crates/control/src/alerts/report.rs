@@ -125,7 +125,7 @@ impl Asked<'_> {
     async fn rows(&mut self, what: &str, sql: String) -> Vec<Vec<Cell>> {
         let ask = Ask { sql, rows_max: Some(ROWS_MAX), time_max_ms: Some(QUESTION_TIME_MAX_MS) };
         let time_max = Duration::from_millis(QUESTION_TIME_MAX_MS + 1000);
-        match tokio::time::timeout(time_max, self.station.query.query(ask)).await {
+        match tokio::time::timeout(time_max, self.station.query.query(ask, None)).await {
             Ok(Ok(Answer { rows, truncated, .. })) => {
                 if truncated {
                     self.notes.push(format!(

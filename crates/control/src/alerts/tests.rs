@@ -6,7 +6,7 @@ use crate::Control;
 use crate::http::tests::control_with;
 use crate::station::Station;
 use api::alert::{Condition, Priority, Signal};
-use api::{Answer, Ask, Column, QueryError};
+use api::{Answer, Ask, Column, QueryError, Within};
 use model::uplink::{QuarantineReason, Verdict};
 use prometheus::{IntGaugeVec, Opts};
 use serde_json::{Value, json};
@@ -33,6 +33,7 @@ impl Query for Store {
     fn query(
         &self,
         ask: Ask,
+        _: Option<Arc<Within>>,
     ) -> Pin<Box<dyn Future<Output = Result<Answer, QueryError>> + Send + '_>> {
         assert!(!ask.sql.contains("$now_ms"), "the time is put in: {}", ask.sql);
         let known = self.0.lock().unwrap();

@@ -353,7 +353,7 @@ fn gap(place: Place, row: &[Cell]) -> Result<(Place, Moment), String> {
 async fn rows(query: &dyn Query, sql: String, max: usize) -> Result<Vec<Vec<Cell>>, String> {
     let time_max_ms = u64::try_from(STORE_TIME_MAX.as_millis()).ok();
     let ask = Ask { sql, rows_max: Some(max), time_max_ms };
-    match tokio::time::timeout(STORE_TIME_MAX, query.query(ask)).await {
+    match tokio::time::timeout(STORE_TIME_MAX, query.query(ask, None)).await {
         Ok(Ok(answer)) => Ok(answer.rows),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("not within {} s", STORE_TIME_MAX.as_secs())),

@@ -212,7 +212,7 @@ impl Rollouts {
     async fn rows(&self, sql: String, max: usize) -> Result<Vec<Vec<Cell>>, String> {
         let time_max_ms = u64::try_from(TIME_MAX.as_millis()).ok();
         let ask = Ask { sql, rows_max: Some(max), time_max_ms };
-        match tokio::time::timeout(TIME_MAX, self.0.query.query(ask)).await {
+        match tokio::time::timeout(TIME_MAX, self.0.query.query(ask, None)).await {
             Ok(Ok(answer)) => Ok(answer.rows),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("not within {} s", TIME_MAX.as_secs())),

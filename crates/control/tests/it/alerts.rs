@@ -2,7 +2,7 @@
 
 use crate::world::{Got, Setup, World, in_time};
 use api::alert::{Alert, Alerts, Rules, Silence, Silences};
-use api::{Answer, Ask, Column, Query, QueryError, path};
+use api::{Answer, Ask, Column, Query, QueryError, Within, path};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::pin::Pin;
@@ -28,6 +28,7 @@ impl Query for Store {
     fn query(
         &self,
         ask: Ask,
+        _: Option<Arc<Within>>,
     ) -> Pin<Box<dyn Future<Output = Result<Answer, QueryError>> + Send + '_>> {
         let column = |name: &str| Column { name: name.into(), kind: "Utf8".into() };
         let names: &[&str] =

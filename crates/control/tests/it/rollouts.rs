@@ -10,7 +10,7 @@ use api::event::Events;
 use api::release::Software;
 use api::rollout::{Rollout, RolloutDevices, Rollouts};
 use api::update::CheckIn;
-use api::{Answer, Ask, Query, QueryError, Role, path};
+use api::{Answer, Ask, Query, QueryError, Role, Within, path};
 use control::Limits;
 use control::director::Terms;
 use disk::{RealDisk, SharedDisk, SimDisk};
@@ -51,6 +51,7 @@ impl Query for Gauge {
     fn query(
         &self,
         ask: Ask,
+        _: Option<Arc<Within>>,
     ) -> Pin<Box<dyn Future<Output = Result<Answer, QueryError>> + Send + '_>> {
         self.asked.lock().unwrap().push(ask.sql);
         let says = self.says.lock().unwrap().clone();

@@ -1,6 +1,6 @@
 //! A site with a maker, a control plane on a port of its own, and stations that call it.
 
-use api::{Answer, Ask, Ownership, Problem, Query, QueryError, Role, path};
+use api::{Answer, Ask, Ownership, Problem, Query, QueryError, Role, Within, path};
 use bus::{LogConfig, Shards};
 use control::releases::Source;
 use control::{Config, Control, DirectorConfig, Images, Limits};
@@ -382,6 +382,7 @@ impl Query for Oracle {
     fn query(
         &self,
         ask: Ask,
+        _: Option<Arc<Within>>,
     ) -> Pin<Box<dyn Future<Output = Result<Answer, QueryError>> + Send + '_>> {
         Box::pin(async move {
             match ask.sql.as_str() {

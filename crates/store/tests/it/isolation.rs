@@ -35,7 +35,7 @@ async fn inv_cost_1_time_is_bounded_and_what_ran_is_stopped() {
     let ask = |time_max_ms| Ask { sql: ENDLESS.to_owned(), rows_max: None, time_max_ms };
     // The asker narrows the bound, and cannot widen it.
     for (asked, held) in [(None, 300), (Some(50), 50), (Some(3_600_000), 300)] {
-        let error = running.store.query(ask(asked)).await.unwrap_err();
+        let error = running.store.query(ask(asked), None).await.unwrap_err();
         assert_eq!(error, QueryError::TooSlow { limit_ms: held });
         all_ended(&running).await;
     }
@@ -88,7 +88,7 @@ async fn inv_cost_1_a_question_that_nobody_waits_for_is_stopped() {
     let running = Running::start(|_| {}).await;
     let store = running.store.clone();
     let asking = tokio::spawn(async move {
-        store.query(Ask { sql: ENDLESS.to_owned(), rows_max: None, time_max_ms: None }).await
+        store.query(Ask { sql: ENDLESS.to_owned(), rows_max: None, time_max_ms: None }, None).await
     });
     until("it runs", async || gauge(&running, "plimsoll_query_running") == 1.0).await;
     asking.abort();
@@ -118,7 +118,8 @@ async fn inv_cost_1_rows_are_bounded_and_the_answer_says_so() {
     let running = Running::start(|config| config.query.rows_max = 100).await;
     let ask = async |n: usize, rows_max| {
         let sql = format!("select value from generate_series(1, {n}) order by value desc");
-        let answer = running.store.query(Ask { sql, rows_max, time_max_ms: None }).await.unwrap();
+        let answer =
+            running.store.query(Ask { sql, rows_max, time_max_ms: None }, None).await.unwrap();
         assert!(answer.rows.is_empty() || answer.rows[0][0] == n);
         (answer.rows.len(), answer.truncated)
     };
@@ -232,7 +233,7 @@ async fn a_question_that_waits_for_longer_than_its_time_is_too_slow() {
     };
     until("it runs", async || gauge(&running, "plimsoll_query_running") == 1.0).await;
     let ask = Ask { sql: "select 1".into(), rows_max: None, time_max_ms: Some(40) };
-    let error = running.store.query(ask).await.unwrap_err();
+    let error = running.store.query(ask, None).await.unwrap_err();
     assert_eq!(error, QueryError::TooSlow { limit_ms: 40 });
     first.abort();
     all_ended(&running).await;

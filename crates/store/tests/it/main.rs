@@ -12,3 +12,4 @@ mod query;
 mod rollup;
 mod shard;
 mod snapshot;
+mod within;

@@ -270,7 +270,7 @@ impl Running {
     }
 
     pub async fn ask(&self, sql: &str) -> Result<Answer, QueryError> {
-        self.store.query(Ask { sql: sql.to_owned(), rows_max: None, time_max_ms: None }).await
+        self.store.query(Ask { sql: sql.to_owned(), rows_max: None, time_max_ms: None }, None).await
     }
 
     /// The first cell of the answer.
