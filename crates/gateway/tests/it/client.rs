@@ -121,7 +121,7 @@ pub fn publish(topic: &str, id: u16, payload: &[u8]) -> Vec<u8> {
     packet(0x32, &body)
 }
 
-fn text(out: &mut Vec<u8>, text: &str) {
+pub fn text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&(text.len() as u16).to_be_bytes());
     out.extend_from_slice(text.as_bytes());
 }

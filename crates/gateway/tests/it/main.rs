@@ -6,6 +6,7 @@ mod client;
 mod foreign;
 mod http;
 mod images;
+mod least;
 mod life;
 mod sessions;
 mod site;
