@@ -1,6 +1,8 @@
 /** A rule as it is being written down: texts of a form, and the rule that they make. Pure. */
 
 import type { Condition, Priority, Role, Rule, Signal, UserRole } from '../site/contract.ts';
+import { value } from '../words/number.ts';
+import { span } from '../words/time.ts';
 
 export interface RuleForm {
   id: string;
@@ -136,6 +138,8 @@ function conditionOf(form: RuleForm): Condition {
 
 /** What is looked at and when it is too much, in a line. */
 export function looksAt({ signal, when }: Pick<Rule, 'signal' | 'when'>): string {
+  if ('silence' in signal && when !== 'absent' && 'above' in when)
+    return `a ${signal.silence.role} is not heard for ${span(when.above)}`;
   const what =
     'sql' in signal
       ? 'a question in SQL'
@@ -143,5 +147,7 @@ export function looksAt({ signal, when }: Pick<Rule, 'signal' | 'when'>): string
         ? signal.metric.name
         : `milliseconds since a ${signal.silence.role} was heard`;
   if (when === 'absent') return `${what}: a subject is missing`;
-  return 'above' in when ? `${what}: above ${when.above}` : `${what}: below ${when.below}`;
+  return 'above' in when
+    ? `${what}: above ${value(when.above)}`
+    : `${what}: below ${value(when.below)}`;
 }

@@ -3,7 +3,7 @@ import { Asked, Empty } from '../parts/asked.tsx';
 import { Badge, PriorityBadge } from '../parts/badge.tsx';
 import { ScopedButton } from '../parts/button.tsx';
 import { Confirm } from '../parts/dialog.tsx';
-import { Choice, Field, Text, Tick } from '../parts/field.tsx';
+import { Choice, Field, NameField, Text, Tick } from '../parts/field.tsx';
 import { Panel } from '../parts/page.tsx';
 import { type Col, Table } from '../parts/table.tsx';
 import { useAsk } from '../site/ask.ts';
@@ -17,6 +17,7 @@ import {
   type UserRole,
 } from '../site/contract.ts';
 import { roleName } from '../site/rights.ts';
+import { counted } from '../words/number.ts';
 import { span } from '../words/time.ts';
 import { Ago } from '../words/when.tsx';
 import { formOf, looksAt, NEW_RULE, type RuleForm, ruleOf } from './rule-form.ts';
@@ -36,7 +37,11 @@ export function RulesPanel() {
       head: 'Rule',
       cell: one => (
         <>
-          <strong>{one.id}</strong> <Origin of={stateOf(one)} />
+          <strong>{one.id}</strong>{' '}
+          <span className="faint">
+            {originOf(stateOf(one))}
+            {one.owner && ` · ${roleName(one.owner)}`}
+          </span>
           <div className="faint">{one.sentence}</div>
           <div className="faint">
             {looksAt(one)}
@@ -45,7 +50,6 @@ export function RulesPanel() {
         </>
       ),
     },
-    { head: 'Owner', cell: one => (one.owner ? roleName(one.owner) : '–'), wide: true },
     { head: 'State', cell: one => <State rule={one} state={stateOf(one)} /> },
     {
       head: 'Looked at',
@@ -57,7 +61,6 @@ export function RulesPanel() {
       ),
       wide: true,
     },
-    { head: 'Open', cell: one => stateOf(one)?.open ?? 0, num: true, wide: true },
     {
       head: 'Change',
       cell: one => (
@@ -128,10 +131,9 @@ function Act({ label, of, onClick }: { label: string; of: Rule; onClick: () => v
   );
 }
 
-function Origin({ of }: { of: RuleState | undefined }) {
-  if (!of) return null;
-  const word = of.shipped ? (of.changed ? 'shipped, changed here' : 'shipped') : 'of this site';
-  return <span className="faint nowrap">{word}</span>;
+function originOf(state: RuleState | undefined): string {
+  if (!state?.shipped) return 'of this site';
+  return state.changed ? 'shipped, changed here' : 'shipped';
 }
 
 function State({ rule, state }: { rule: Rule; state: RuleState | undefined }) {
@@ -157,6 +159,7 @@ function State({ rule, state }: { rule: Rule; state: RuleState | undefined }) {
       <Badge tone={state?.open ? 'bad' : 'ok'} icon={state?.open ? 'stop' : 'ok'}>
         {state?.open ? 'firing' : 'quiet'}
       </Badge>
+      {(state?.open ?? 0) > 1 && <div className="faint">{counted(state?.open ?? 0, 'alert')}</div>}
       {(state?.pending ?? 0) > 0 && <div className="faint">{state?.pending} pending</div>}
     </>
   );
@@ -232,17 +235,7 @@ function Write({
       onClose={onClose}
     >
       <div className="fields">
-        {!changes && (
-          <Field
-            label="Name"
-            required
-            pattern="[a-z0-9\-]{1,64}"
-            hint="Lower case letters, digits, hyphen."
-            spellCheck={false}
-            value={form.id}
-            onChange={id => put({ id })}
-          />
-        )}
+        {!changes && <NameField value={form.id} onChange={id => put({ id })} />}
         <Choice
           label="Priority"
           value={form.priority}

@@ -16,8 +16,7 @@ export function SilencesPanel() {
   const [ends, setEnds] = useState<Silence>();
   const [begins, setBegins] = useState(false);
   const cols: Col<Silence>[] = [
-    { head: 'Rule', cell: one => one.rule ?? 'any' },
-    { head: 'Subject', cell: one => one.subject ?? 'any' },
+    { head: 'What', cell: one => <strong>{coveredBy(one)}</strong> },
     { head: 'Why', cell: one => one.reason },
     { head: 'By', cell: one => one.by, wide: true },
     { head: 'Since', cell: one => <Ago ms={one.at_ms} />, wide: true },
@@ -31,9 +30,11 @@ export function SilencesPanel() {
         isOver(one, now) ? (
           ''
         ) : (
-          <ScopedButton scope="alerts.write" kind="quiet" onClick={() => setEnds(one)}>
-            End…
-          </ScopedButton>
+          <span className="row-buttons">
+            <ScopedButton scope="alerts.write" kind="quiet" onClick={() => setEnds(one)}>
+              End…
+            </ScopedButton>
+          </span>
         ),
     },
   ];
@@ -76,6 +77,10 @@ export function SilencesPanel() {
       )}
     </Panel>
   );
+}
+
+function coveredBy({ rule, subject }: Silence): string {
+  return `${rule ?? 'everything'} about ${subject ?? 'anything'}`;
 }
 
 function isOver(silence: Silence, now: number): boolean {

@@ -3,7 +3,7 @@ import { Asked, Empty } from '../parts/asked.tsx';
 import { Badge } from '../parts/badge.tsx';
 import { Button } from '../parts/button.tsx';
 import { Confirm, Told } from '../parts/dialog.tsx';
-import { Choice, Field, Text, Tick } from '../parts/field.tsx';
+import { Choice, Field, NameField, Text, Tick } from '../parts/field.tsx';
 import { Panel } from '../parts/page.tsx';
 import { NotYours } from '../parts/problem.tsx';
 import { type Col, Table } from '../parts/table.tsx';
@@ -227,17 +227,7 @@ function Write({
       onClose={onClose}
     >
       <div className="fields">
-        {!of && (
-          <Field
-            label="Name"
-            required
-            pattern="[a-z0-9\-]{1,64}"
-            hint="Lower case letters, digits, hyphen."
-            spellCheck={false}
-            value={form.id}
-            onChange={id => put({ id })}
-          />
-        )}
+        {!of && <NameField value={form.id} onChange={id => put({ id })} />}
         <Choice
           label="Way"
           value={form.way}

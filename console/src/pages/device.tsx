@@ -1,6 +1,7 @@
 import { type ReactNode, useState } from 'react';
 import { Charts } from '../device/charts.tsx';
 import { History } from '../device/history.tsx';
+import { Download } from '../evidence/download.tsx';
 import { Asked, Empty, Lines } from '../parts/asked.tsx';
 import { Badge, StandingBadge, type Tone } from '../parts/badge.tsx';
 import { CopyButton, ScopedButton } from '../parts/button.tsx';
@@ -9,10 +10,12 @@ import { Confirm } from '../parts/dialog.tsx';
 import { Field } from '../parts/field.tsx';
 import type { IconName } from '../parts/icon.tsx';
 import { Facts, Page, Panel } from '../parts/page.tsx';
+import { ProblemNote } from '../parts/problem.tsx';
 import { type Col, Table } from '../parts/table.tsx';
 import { Link, pathTo } from '../route.tsx';
 import { useAsk } from '../site/ask.ts';
-import type { Component, Device, FleetKey, Software } from '../site/contract.ts';
+import { Refused } from '../site/call.ts';
+import type { Component, Device, FleetKey, Software, Standing } from '../site/contract.ts';
 import { Ago, Day, When } from '../words/when.tsx';
 
 /** One device: who it is, what it runs, what it says, what became of it. */
@@ -20,6 +23,13 @@ export function DevicePage({ id }: { id: string }) {
   const device = useAsk<Device>(`/v1/devices/${encodeURIComponent(id)}`);
   const [asks, setAsks] = useState<Act>();
   const line = device.data?.line;
+  if (device.data === undefined && device.error instanceof Refused && device.error.status === 404) {
+    return (
+      <Page title={id}>
+        <ProblemNote error={device.error} again={() => device.refetch()} />
+      </Page>
+    );
+  }
   return (
     <Page
       title={id}
@@ -71,12 +81,14 @@ export function DevicePage({ id }: { id: string }) {
                   ]}
                 />
                 <Keys keys={identity.keys} />
+                <IdentityActs standing={identity.standing} ask={setAsks} />
               </>
             )}
           </Asked>
         </Panel>
       </div>
       <History device={id} />
+      <Forensics device={id} />
       {asks && line && (
         <AskFirst id={id} act={asks} group={line.group} onClose={() => setAsks(undefined)} />
       )}
@@ -84,13 +96,13 @@ export function DevicePage({ id }: { id: string }) {
   );
 }
 
-type Act = 'quarantine' | 'release' | 'revoke' | 'group';
+type Act = 'quarantine' | 'release' | 'revoke' | 'group' | 'reenrol' | 'decommission';
 
 function Actions({
   standing,
   ask,
 }: {
-  standing: Device['line']['standing'];
+  standing: Standing;
   ask: (act: Act) => void;
 }) {
   return (
@@ -114,6 +126,24 @@ function Actions({
         </ScopedButton>
       )}
     </>
+  );
+}
+
+/** What ends an identity in good order, or begins it anew. */
+function IdentityActs({ standing, ask }: { standing: Standing; ask: (act: Act) => void }) {
+  const isOver = standing === 'revoked' || standing === 'decommissioned';
+  if (isOver) return null;
+  return (
+    <div className="buttons start">
+      {standing !== 'listed' && (
+        <ScopedButton scope="fleet.widen" onClick={() => ask('reenrol')}>
+          Re-enrol…
+        </ScopedButton>
+      )}
+      <ScopedButton scope="fleet.narrow" kind="danger" onClick={() => ask('decommission')}>
+        Decommission…
+      </ScopedButton>
+    </div>
   );
 }
 
@@ -170,6 +200,32 @@ function AskFirst({
         </p>
       ),
     },
+    reenrol: {
+      title: `Have ${id} enrol anew?`,
+      verb: 'Have it enrol anew',
+      danger: true,
+      says: (
+        <>
+          <p>
+            All its keys are taken away at once and its sessions are cut. It enrols anew by its
+            birth certificate, and how it stands does not change.
+          </p>
+          <p>What its keys sealed until now is believed still. This may take a second person.</p>
+        </>
+      ),
+    },
+    decommission: {
+      title: `Decommission ${id} for good?`,
+      verb: 'Decommission for good',
+      danger: true,
+      typed: id,
+      says: (
+        <p>
+          Its life here ends in good order: its identity is dead, it is off the ownership list, and
+          no word of it is believed any more. What it said until now stays.
+        </p>
+      ),
+    },
     group: {
       title: `Group of ${id}`,
       verb: 'Change group',
@@ -194,6 +250,24 @@ function AskFirst({
     >
       {act === 'group' && <Field label="Group" required value={name} onChange={setName} />}
     </Confirm>
+  );
+}
+
+/** One file with all that is known of it, and what proves it: for whoever judges it elsewhere. */
+function Forensics({ device }: { device: string }) {
+  return (
+    <Panel title="Forensics">
+      <p>
+        One file with its keys, firmware, gateways, refusals, gaps and what people did, each with
+        what proves it.
+      </p>
+      <Download
+        path={`/v1/devices/${encodeURIComponent(device)}/forensics`}
+        name={`${device}-forensics.json`}
+      >
+        Download the file
+      </Download>
+    </Panel>
   );
 }
 
@@ -226,7 +300,7 @@ function Runs({ software }: { software: Software | undefined }) {
       head: 'Product',
       cell: one => (
         <>
-          {one.product}
+          <span className="nowrap">{one.product}</span>
           <div className="faint">{one.hardware}</div>
         </>
       ),

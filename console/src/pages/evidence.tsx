@@ -1,14 +1,13 @@
 import { type FormEvent, useEffect, useState } from 'react';
+import { Download } from '../evidence/download.tsx';
 import { EventTable } from '../evidence/event-table.tsx';
-import { save } from '../evidence/save.ts';
 import { Asked, Lines } from '../parts/asked.tsx';
 import { Button, CopyButton } from '../parts/button.tsx';
 import { Field } from '../parts/field.tsx';
 import { Page, Panel } from '../parts/page.tsx';
-import { ProblemNote } from '../parts/problem.tsx';
 import { usePlace, useQueryText } from '../route.tsx';
 import { useAsk } from '../site/ask.ts';
-import { bytes, withQuery } from '../site/call.ts';
+import { withQuery } from '../site/call.ts';
 import type { Events } from '../site/contract.ts';
 import { count, counted } from '../words/number.ts';
 
@@ -95,18 +94,8 @@ function Newest({ length, marked }: { length: number; marked: number | undefined
 
 /** A file that proves itself, offline, with nothing but the log's public key. */
 function Proof({ subject }: { subject: string }) {
-  const [state, setState] = useState<{ busy?: boolean; error?: Error; saved?: string }>({});
   const name = `${(subject || 'log').replaceAll('/', '-')}-evidence.json`;
   const command = `plimsoll evidence verify ${name} --key evidence.pub --print`;
-  const download = async () => {
-    setState({ busy: true });
-    try {
-      save(await bytes(withQuery('/v1/evidence/export', { subject })), name);
-      setState({ saved: name });
-    } catch (error) {
-      setState({ error: error as Error });
-    }
-  };
   return (
     <Panel title={subject ? `Proof of ${subject}` : 'Proof of everything'}>
       <p>
@@ -117,13 +106,9 @@ function Proof({ subject }: { subject: string }) {
         <code>{command}</code>
         <CopyButton text={command} what="the command" />
       </p>
-      <div className="buttons start">
-        <Button kind="main" icon="download" busy={state.busy ?? false} onClick={download}>
-          Download the proof
-        </Button>
-        <span role="status">{state.saved ? `Saved as ${state.saved}` : ''}</span>
-      </div>
-      {state.error && <ProblemNote error={state.error} />}
+      <Download main path={withQuery('/v1/evidence/export', { subject })} name={name}>
+        Download the proof
+      </Download>
     </Panel>
   );
 }

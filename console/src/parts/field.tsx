@@ -29,6 +29,28 @@ export function Field({
   );
 }
 
+/** The id of what somebody makes, by which it is called from then on. */
+export function NameField({
+  value,
+  onChange,
+}: {
+  value: string;
+  onChange: (value: string) => void;
+}) {
+  return (
+    <Field
+      label="Name"
+      required
+      pattern="[a-z0-9\-]{1,64}"
+      hint="Lower case letters, digits, hyphen."
+      autoComplete="off"
+      spellCheck={false}
+      value={value}
+      onChange={onChange}
+    />
+  );
+}
+
 /** Several lines: a question in SQL, a certificate. */
 export function Text({
   label,

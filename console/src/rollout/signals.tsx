@@ -1,6 +1,7 @@
-import { lazy, Suspense } from 'react';
+import { lazy, Suspense, useState } from 'react';
 import { Asked, Empty, Lines } from '../parts/asked.tsx';
 import { Badge } from '../parts/badge.tsx';
+import { Button } from '../parts/button.tsx';
 import { Concerns } from '../parts/concerns.tsx';
 import { Panel } from '../parts/page.tsx';
 import { type Col, Table } from '../parts/table.tsx';
@@ -12,7 +13,7 @@ import type {
   Rollout,
   RolloutSignals,
 } from '../site/contract.ts';
-import { unitName, value } from '../words/number.ts';
+import { count, unitName, value } from '../words/number.ts';
 import { When } from '../words/when.tsx';
 
 const Chart = lazy(() => import('../chart/chart.tsx'));
@@ -55,15 +56,34 @@ export function Signals({ rollout }: { rollout: Rollout }) {
                 </p>
               </Empty>
             ) : (
-              <div className="pairs">
-                {compared.map(series => (
-                  <Compared key={series.series} of={series} />
-                ))}
-              </div>
+              <Pairs of={compared} />
             )
           }
         </Asked>
       </Panel>
+    </>
+  );
+}
+
+/** Charts that are shown before somebody asks for all: a host says some sixty series. */
+const PAIRS_SHOWN = 6;
+
+function Pairs({ of }: { of: ComparedSeries[] }) {
+  const [all, setAll] = useState(false);
+  return (
+    <>
+      <div className="pairs">
+        {(all ? of : of.slice(0, PAIRS_SHOWN)).map(series => (
+          <Compared key={series.series} of={series} />
+        ))}
+      </div>
+      {of.length > PAIRS_SHOWN && (
+        <p className="more">
+          <Button aria-expanded={all} onClick={() => setAll(!all)}>
+            {all ? 'Fewer' : `All ${count(of.length)} series`}
+          </Button>
+        </p>
+      )}
     </>
   );
 }

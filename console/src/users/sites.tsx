@@ -19,9 +19,11 @@ export function SitesPanel() {
     {
       head: 'Change',
       cell: site => (
-        <ScopedButton scope="settings.write" kind="quiet" onClick={() => setChanges(site)}>
-          Zones…
-        </ScopedButton>
+        <span className="row-buttons">
+          <ScopedButton scope="settings.write" kind="quiet" onClick={() => setChanges(site)}>
+            Zones…
+          </ScopedButton>
+        </span>
       ),
     },
   ];

@@ -1,5 +1,8 @@
+import { readFileSync } from 'node:fs';
 import type { Page } from '@playwright/test';
-import { expect, queried, SITE, test } from './site.ts';
+import { call, expect, queried, SITE, test } from './site.ts';
+
+test.use({ mayRefuse: ['/v1/devices/nobody'] });
 
 /** Rows of the table below the charts, newest first. */
 async function shown(page: Page, series: string): Promise<{ at: number; value: number }[]> {
@@ -106,6 +109,39 @@ test('identity and software are what control says', async ({ console: page }) =>
   await expect(
     page.getByRole('region', { name: 'History' }).getByRole('listitem').first(),
   ).toBeVisible();
+});
+
+test('all that is known of a device is one file', async ({ console: page }, info) => {
+  await page.goto(`${SITE}/console/devices/host-1`);
+  const coming = page.waitForEvent('download');
+  await page.getByRole('button', { name: 'Download the file' }).click();
+  const file = info.outputPath('host-1.json');
+  await (await coming).saveAs(file);
+  const known = JSON.parse(readFileSync(file, 'utf8'));
+  expect(JSON.stringify(known)).toContain('host-1');
+  await expect(page.getByText('Saved as host-1-forensics.json')).toBeVisible();
+});
+
+test('a device that is done with is decommissioned once its name was typed', async ({
+  console: page,
+}) => {
+  const serial = `old-${Date.now()}`;
+  const listed = { serial, role: 'device', zone: 'hall' };
+  expect((await call('POST', '/v1/ownership', listed)).status).toBe(200);
+  await page.goto(`${SITE}/console/devices/${serial}`);
+  await page.getByRole('button', { name: 'Decommission…' }).click();
+  const dialog = page.getByRole('dialog', { name: `Decommission ${serial} for good?` });
+  const confirm = dialog.getByRole('button', { name: 'Decommission for good' });
+  await expect(confirm).toBeDisabled();
+  await dialog.getByLabel(`Type ${serial} to confirm`).fill(serial);
+  await confirm.click();
+  await expect(page.locator('.head').getByText('decommissioned')).toBeVisible();
+  await expect(page.getByRole('button', { name: 'Decommission…' })).toHaveCount(0);
+});
+
+test('an address of no device says so, once', async ({ console: page }) => {
+  await page.goto(`${SITE}/console/devices/nobody`);
+  await expect(page.getByText('No such device')).toHaveCount(1);
 });
 
 test('a device is quarantined after it is said what that does, and released', async ({

@@ -51,6 +51,9 @@ test('a rule says in a line what it looks at', () => {
   expect(looksAt({ signal: { metric: { name: 'x_total' } }, when: { above: 3 } })).toBe(
     'x_total: above 3',
   );
+  expect(looksAt({ signal: { silence: { role: 'device' } }, when: { above: 900_000 } })).toBe(
+    'a device is not heard for 15 min',
+  );
 });
 
 test('a target that is changed sends no secret unless one was typed', () => {
