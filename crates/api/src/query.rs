@@ -16,6 +16,7 @@ pub struct Ask {
     pub rows_max: Option<usize>,
     /// How long the question may run, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub time_max_ms: Option<u64>,
 }
 

@@ -1,7 +1,7 @@
 //! One side of the API: calls a site, says again what may have been lost on the way, and tells what a refusal means.
 //!
-//! What changes something is said again only if it cannot have arrived: until control honours keys of calls, nobody could tell
-//! a second time from a second wish. Never: follows a redirect, resumes a TLS session, shows a token to who does not prove to be the site.
+//! What changes something has a key by which control knows it again (`Idempotency-Key`), so that a second time is no second
+//! wish. What has a password in it has none, and is said again only if it cannot have arrived. Never: follows a redirect, resumes a TLS session, shows a token to who does not prove to be the site.
 
 use crate::exit::{Ended, Exit};
 use crate::place::{Address, Credential, Place};
@@ -54,6 +54,17 @@ pub fn segment(path: &str, name: &str, verb: Option<&str>) -> Result<String> {
     Ok(url.path().to_owned())
 }
 
+/// What it would be to say a call twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    /// It changes nothing.
+    Question,
+    /// It is known again by its key.
+    Known,
+    /// A second wish.
+    Unknown,
+}
+
 pub struct Client {
     http: reqwest::Client,
     address: Address,
@@ -97,7 +108,7 @@ impl Client {
     }
 
     pub async fn get(&self, path: &str) -> Result<Vec<u8>> {
-        whole(self.send(Method::GET, path, None).await?).await
+        whole(self.send_get(path).await?).await
     }
 
     pub async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
@@ -105,28 +116,45 @@ impl Client {
     }
 
     pub async fn post(&self, path: &str, body: &impl Serialize) -> Result<Vec<u8>> {
-        whole(self.send_post(path, body).await?).await
+        let body = serde_json::to_vec(body)?;
+        whole(self.send(Method::POST, path, Some(body), Again::Known).await?).await
     }
 
     pub async fn delete(&self, path: &str) -> Result<Vec<u8>> {
-        whole(self.send(Method::DELETE, path, None).await?).await
+        whole(self.send(Method::DELETE, path, None, Again::Known).await?).await
+    }
+
+    /// Of what has a password in it control keeps nothing, not even a key.
+    pub async fn post_secret(&self, path: &str, body: &impl Serialize) -> Result<Vec<u8>> {
+        whole(self.send_secret(path, body).await?).await
+    }
+
+    pub async fn send_secret(&self, path: &str, body: &impl Serialize) -> Result<Response> {
+        self.send(Method::POST, path, Some(serde_json::to_vec(body)?), Again::Unknown).await
     }
 
     pub async fn ask(&self, ask: &api::Ask) -> Result<api::Answer> {
-        read(&self.post(path::QUERY, ask).await?)
+        read(&self.ask_bytes(ask).await?)
+    }
+
+    pub async fn ask_bytes(&self, ask: &api::Ask) -> Result<Vec<u8>> {
+        let body = serde_json::to_vec(ask)?;
+        whole(self.send(Method::POST, path::QUERY, Some(body), Again::Question).await?).await
     }
 
     /// An answer whose body is read bit by bit.
     pub async fn send_get(&self, path: &str) -> Result<Response> {
-        self.send(Method::GET, path, None).await
+        self.send(Method::GET, path, None, Again::Question).await
     }
 
-    pub async fn send_post(&self, path: &str, body: &impl Serialize) -> Result<Response> {
-        self.send(Method::POST, path, Some(serde_json::to_vec(body)?)).await
-    }
-
-    async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Response> {
-        let is_question = method == Method::GET;
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        twice: Again,
+    ) -> Result<Response> {
+        let key = (twice == Again::Known).then(key).transpose()?;
         let mut again = 0;
         loop {
             let mut request =
@@ -139,20 +167,26 @@ impl Client {
                 }
                 Credential::Nobody => request.header("origin", self.url()),
             };
+            if let Some(key) = &key {
+                request = request.header("idempotency-key", key);
+            }
             if let Some(body) = &body {
                 request = request.header("content-type", "application/json").body(body.clone());
             }
             let sent = request.send().await;
             let told = match &sent {
-                Ok(response)
-                    if is_question && response.status() == StatusCode::SERVICE_UNAVAILABLE =>
-                {
-                    Some(retry_after(response))
-                }
+                Ok(response) => match (response.status(), retry_after(response)) {
+                    (StatusCode::SERVICE_UNAVAILABLE, told) if twice != Again::Unknown => {
+                        Some(told)
+                    }
+                    // The same call is still under way from the time before.
+                    (StatusCode::CONFLICT, Some(told)) if twice == Again::Known => Some(Some(told)),
+                    _ => None,
+                },
                 Err(error) if error.is_timeout() => None,
                 Err(error) if error.is_connect() => Some(None),
-                Err(error) if is_question && error.is_request() => Some(None),
-                _ => None,
+                Err(error) if twice != Again::Unknown && error.is_request() => Some(None),
+                Err(_) => None,
             };
             match told.and_then(|told| wait_before(again, told)) {
                 Some(wait) => tokio::time::sleep(wait).await,
@@ -208,6 +242,13 @@ impl Client {
             _ => ended,
         }
     }
+}
+
+/// One wish, however often it is said.
+fn key() -> Result<String> {
+    let mut drawn = [0; 16];
+    getrandom::fill(&mut drawn).context("the system has no random numbers")?;
+    Ok(hex::encode(drawn))
 }
 
 async fn whole(response: Response) -> Result<Vec<u8>> {

@@ -10,7 +10,7 @@ use api::path;
 pub async fn query(place: &Place, ask: Ask, format: Format) -> Result<()> {
     let client = Client::of(place)?;
     if place.json {
-        let body = client.post(path::QUERY, &ask).await?;
+        let body = client.ask_bytes(&ask).await?;
         tell!("{}", String::from_utf8_lossy(&body));
         return Ok(());
     }

@@ -138,7 +138,7 @@ impl User {
             Self::Create { name, grant } => {
                 let password = terminal::password(&format!("Password for {name}"))?;
                 let user = NewUser { name: name.clone(), password, grants: grant };
-                let body = client.post(path::USERS, &user).await?;
+                let body = client.post_secret(path::USERS, &user).await?;
                 place.answer(&body, || format!("user {name} made"))?;
                 place.next(&format!("{name} signs in: plimsoll session login --user {name}"))
             }
@@ -175,7 +175,7 @@ impl User {
                 };
                 let password = terminal::password(&format!("New password for {name}"))?;
                 let at = segment(path::USERS, &name, Some("password"))?;
-                let body = client.post(&at, &NewPassword { password, before }).await?;
+                let body = client.post_secret(&at, &NewPassword { password, before }).await?;
                 place.answer(&body, || format!("{name} has a new password, and no session"))
             }
         }

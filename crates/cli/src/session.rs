@@ -50,7 +50,8 @@ async fn login(place: &Place, user: String) -> Result<()> {
     let address = place.address_only()?;
     let password = terminal::password(&format!("Password of {user}"))?;
     let client = Client::at(&address, Credential::Nobody)?;
-    let answer = client.send_post(path::SESSION, &SignIn { user: user.clone(), password }).await?;
+    let answer =
+        client.send_secret(path::SESSION, &SignIn { user: user.clone(), password }).await?;
     let cookies = answer.headers().get_all("set-cookie");
     let cookie = cookies.iter().filter_map(|cookie| cookie.to_str().ok()).find_map(|cookie| {
         let pair = cookie.split(';').next()?.trim();

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! What was done is kept with its answer, for a day, before the answer leaves. What was refused did nothing, and may be
-//! tried again under the same key. Kept after the work and not with it: when the process ends between the two, the call is
+//! tried again under the same key; of what was done and could not be proven yet only that it was done is kept. Kept after the work and not with it: when the process ends between the two, the call is
 //! made once more, and what it does then is what it does without a key.
 //!
 //! Never: keeps a secret. A call whose body has a password has no key, since a digest of a password tells it to whoever can
@@ -37,6 +37,9 @@ pub const KEY: &str = "idempotency-key";
 pub const REPLAYED: &str = "idempotency-replayed";
 
 const KEY_CHARS_MAX: usize = 128;
+
+/// When to ask again for a call that is under way, in seconds.
+const IN_USE_S: u32 = 1;
 
 /// For how long a call is known again: 24 hours.
 const KEPT_US: i64 = 24 * 3_600 * 1_000_000;
@@ -152,7 +155,8 @@ pub(crate) async fn once(station: &Arc<Station>, call: Call) -> Answer {
     let under_way = station.under_way.take(&actor, &key).ok_or_else(|| {
         let detail =
             format!("expected the call under key {key:?} to have ended, found it under way");
-        conflict("idempotency_in_use", "this call is being made", detail)
+        let failure = conflict("idempotency_in_use", "this call is being made", detail);
+        Failure { retry_after_s: Some(IN_USE_S), ..failure }
     })?;
     let made = Made::of(&call, actor, key).await?;
     let (station, body) = (station.clone(), made.body.clone());
@@ -167,11 +171,16 @@ pub(crate) async fn once(station: &Arc<Station>, call: Call) -> Answer {
         }
         let kept = kept(call.endpoint);
         let call = Call { body: Unread::new(Body::from(body)), ..call };
-        let response = carry_out(&station, call).await?;
-        if !response.status().is_success() {
-            return Ok(response);
+        match carry_out(&station, call).await {
+            Ok(response) if response.status().is_success() => {
+                keep(&station, &made, kept, response).await
+            }
+            Err(failure) if failure.was_done() => {
+                write(&station, &made, failure.status, "", None).await;
+                Err(failure)
+            }
+            refused => refused,
         }
-        keep(&station, &made, kept, response).await
     };
     tokio::spawn(work.in_current_span()).await.map_err(|error| Failure::internal(&error))?
 }
@@ -306,8 +315,18 @@ async fn keep(station: &Station, made: &Made, kept: Kept, response: Response) ->
     let is_secret = kept == Kept::Fact || head.headers.contains_key(header::SET_COOKIE);
     let answer = (!is_secret && body.len() <= ANSWER_BYTES_MAX).then(|| body.to_vec());
     let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let (made, kind, status, at) =
-        (made.clone(), kind.unwrap_or("").to_owned(), head.status.as_u16(), now());
+    write(station, made, head.status, kind.unwrap_or(""), answer).await;
+    Ok(Response::from_parts(head, Body::from(body)))
+}
+
+async fn write(
+    station: &Station,
+    made: &Made,
+    status: StatusCode,
+    kind: &str,
+    answer: Option<Vec<u8>>,
+) {
+    let (made, kind, status, at) = (made.clone(), kind.to_owned(), status.as_u16(), now());
     let step = station.registry.step(move |step| -> Work<'_, (), RegistryError> {
         Box::pin(async move {
             let actor = made.actor.to_string();
@@ -352,5 +371,4 @@ async fn keep(station: &Station, made: &Made, kept: Kept, response: Response) ->
         let error = station.failed_to_store(error);
         tracing::warn!(detail = %error.detail, "what was done is answered, and would be done again");
     }
-    Ok(Response::from_parts(head, Body::from(body)))
 }

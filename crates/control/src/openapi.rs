@@ -688,14 +688,24 @@ fn callers(access: Access) -> (Value, Vec<Refusal>) {
 
 fn path_parameters(path: &str) -> Vec<Value> {
     let parameter = |name: &str| {
-        let description = match name {
-            "id" => "Its name.",
-            "digest" => "SHA-256, in hex.",
-            _ => "The name of the file.",
+        let text = json!({ "type": "string", "minLength": 1 });
+        let (description, schema) = match (name, tag(path)) {
+            ("id", "alerts" | "silences") => {
+                ("Its number.", json!({ "type": "integer", "minimum": 0 }))
+            }
+            // `model::id`: what neither a topic nor a path has to escape.
+            ("id", "devices" | "rollouts") => {
+                ("Its name.", json!({ "type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$" }))
+            }
+            ("id", _) => ("Its name.", text),
+            ("digest", _) => {
+                ("SHA-256, in hex.", json!({ "type": "string", "pattern": "^[0-9a-f]{64}$" }))
+            }
+            _ => ("The name of the file.", text),
         };
         json!({
             "name": name, "in": "path", "required": true, "description": description,
-            "schema": { "type": "string", "minLength": 1 },
+            "schema": schema,
         })
     };
     names(path).map(parameter).collect()

@@ -35,6 +35,8 @@ pub struct Failure {
     pub request: Option<String>,
 }
 
+const EVIDENCE_BEHIND: &str = "evidence_behind";
+
 /// When the cause passes by itself in a moment.
 const SOON_S: u32 = 1;
 /// When room has to be made first: the store takes from the bus in seconds.
@@ -48,6 +50,11 @@ impl Failure {
         detail: impl Into<String>,
     ) -> Self {
         Self { status, word, title, detail: detail.into(), retry_after_s: None, request: None }
+    }
+
+    /// It says no more than that nothing proves it yet.
+    pub fn was_done(&self) -> bool {
+        self.word == EVIDENCE_BEHIND
     }
 
     fn retry_after(self, seconds: u32) -> Self {
@@ -178,7 +185,7 @@ impl From<NotCovered> for Failure {
                 ("evidence_unavailable", "what is done could not be proven; it was not done")
             }
             NotCovered::Trouble { .. } | NotCovered::TooSlow => {
-                ("evidence_behind", "it is done, and cannot be proven yet")
+                (EVIDENCE_BEHIND, "it is done, and cannot be proven yet")
             }
         };
         let status = StatusCode::SERVICE_UNAVAILABLE;

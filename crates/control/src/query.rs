@@ -23,6 +23,10 @@ pub(crate) async fn query(station: &Station, call: Call) -> Result<Response, Fai
     let (_, reach) = call.person_within(station)?;
     let wants_csv = accepts_csv(&call.head.headers);
     let ask: Ask = call.json(BODY_BYTES_MAX).await?;
+    if ask.time_max_ms == Some(0) {
+        let detail = "time_max_ms: expected at least 1 ms, found 0";
+        return Err(Failure::bad_request("bad_json", detail));
+    }
     let zones = call.zones(station, &reach);
     let within = zones.map(|zones| Arc::new(within(&zones, &call.directory)));
     let answer = station.query.query(ask, within).await?;

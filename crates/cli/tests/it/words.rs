@@ -3,9 +3,11 @@
 use crate::{PATIENCE, Site};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// `plimsoll control` in a directory of its own.
@@ -176,4 +178,94 @@ fn a_site_is_asked_from_anywhere_by_address_ca_and_token() {
     let other = Control::start("other", &[]);
     command.env("PLIMSOLL_CA", other.ca());
     assert_eq!(said(command.output().unwrap()).code, 6);
+}
+
+/// Stands between a command and control, and takes what it is asked to. The first connection loses its answer: it is cut off once
+/// `is_done` says that the call was carried out. The others pass. Returns how many there were.
+fn cut_off_the_first_answer(
+    listener: &TcpListener,
+    to: u16,
+    is_done: impl Fn() -> bool,
+    is_over: &AtomicBool,
+) -> usize {
+    let connect = || {
+        let (from, _) = listener.accept().unwrap();
+        (from, TcpStream::connect(("127.0.0.1", to)).unwrap())
+    };
+    let (command, control) = connect();
+    let asked = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut from, mut to, mut sent) = (&command, &control, 0);
+            let mut bytes = [0; 4096];
+            while let Ok(read @ 1..) = from.read(&mut bytes) {
+                // The second flight ends the handshake and asks: what comes back from here on is not handed over.
+                sent += 1;
+                asked.store(sent > 1, Ordering::SeqCst);
+                to.write_all(&bytes[..read]).unwrap();
+            }
+        });
+        scope.spawn(|| {
+            let (mut from, mut to) = (&control, &command);
+            let mut bytes = [0; 4096];
+            while let Ok(read @ 1..) = from.read(&mut bytes) {
+                if !asked.load(Ordering::SeqCst) {
+                    to.write_all(&bytes[..read]).unwrap();
+                }
+            }
+        });
+        while !is_done() {}
+        for end in [&command, &control] {
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    });
+    let mut connections = 1;
+    while !is_over.load(Ordering::SeqCst) {
+        let (command, control) = connect();
+        if is_over.load(Ordering::SeqCst) {
+            break;
+        }
+        connections += 1;
+        std::thread::scope(|scope| {
+            let pass = |mut from: &TcpStream, to: &TcpStream| {
+                let _ = std::io::copy(&mut from, &mut { to });
+                let _ = to.shutdown(Shutdown::Write);
+            };
+            let (command, control) = (&command, &control);
+            scope.spawn(move || pass(command, control));
+            pass(control, command);
+        });
+    }
+    connections
+}
+
+/// A silence has no name of its own: said twice, there would be two.
+#[test]
+fn a_call_whose_answer_is_lost_is_said_again_and_done_once() {
+    let control = Control::start("lost-answer", &[]);
+    let silences = || {
+        let list = read(&control.run(&["silence", "list", "--json"]));
+        list["silences"].as_array().unwrap().len()
+    };
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let at = listener.local_addr().unwrap();
+    let token = std::fs::read_to_string(control.site.dir.join("site/api.token")).unwrap();
+    let mut command = bare(&control.site);
+    command.env("PLIMSOLL_URL", format!("https://{at}")).env("PLIMSOLL_CA", control.ca());
+    command.env("PLIMSOLL_TOKEN", token.trim());
+    command.args(["silence", "create", "--subject", "pump-1", "--for", "2h", "--reason", "repair"]);
+    let is_over = AtomicBool::new(false);
+    let (told, connections) = std::thread::scope(|scope| {
+        let between = scope.spawn(|| {
+            let is_done = || silences() == 1;
+            cut_off_the_first_answer(&listener, control.site.port_base, is_done, &is_over)
+        });
+        let told = said(command.output().unwrap());
+        is_over.store(true, Ordering::SeqCst);
+        // It waits for one more.
+        drop(TcpStream::connect(at).unwrap());
+        (told, between.join().unwrap())
+    });
+    assert_eq!(told.code, 0, "{}", told.error);
+    assert_eq!((connections, silences()), (2, 1));
 }

@@ -4,6 +4,7 @@ use crate::world::{Got, Setup, World, in_time};
 use api::event::Events;
 use api::{Changed, path};
 use control::idempotency::{KEY, REPLAYED};
+use disk::SimDisk;
 use reqwest::Method;
 use serde_json::json;
 
@@ -77,6 +78,23 @@ async fn what_was_refused_can_be_tried_again_under_its_key() {
     );
     world.device("pump-1").await;
     assert_eq!(tell(&world, "k", "pump-1", "revoke").await.status, 200);
+}
+
+/// It is done, so that a second time would be another.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_and_is_not_proven_yet_is_not_done_again() {
+    let disk = SimDisk::new(1);
+    let world = World::with(Setup { evidence_disk: disk.shared(), ..Setup::default() }).await;
+    world.device("pump-1").await;
+    disk.set_capacity(disk.used());
+    let got = list(&world, "k", "PUMP-2").await;
+    assert_eq!(got.refusal(), (503, "evidence_behind".into()));
+    let done = events(&world).await;
+    for _ in 0..2 {
+        let got = list(&world, "k", "PUMP-2").await;
+        assert_eq!(got.refusal(), (409, "idempotency_done".into()));
+    }
+    assert_eq!(events(&world).await, done);
 }
 
 /// Its first caller hung up, and the call goes on: the second is not made beside it.
