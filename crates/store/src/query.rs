@@ -521,9 +521,15 @@ fn with_value(stored: StoredTable) -> Result<ViewTable, DataFusionError> {
     Ok(ViewTable::new(plan.project(columns)?.build()?, None))
 }
 
+/// What DataFusion says when a condition fails on a row of a file. It comes as the file's fault, and as text alone.
+const FAILED_CONDITION: &str = "Error evaluating filter predicate";
+
 /// Whose fault it is.
 fn refused(error: DataFusionError) -> QueryError {
     let what = || error.strip_backtrace();
+    if what().contains(FAILED_CONDITION) {
+        return QueryError::BadSql(what());
+    }
     match error.find_root() {
         DataFusionError::ResourcesExhausted(_) => QueryError::TooLarge(what()),
         DataFusionError::ArrowError(arrow, _) => match **arrow {

@@ -435,6 +435,23 @@ async fn now_is_the_moment_of_the_question_and_the_same_in_all_of_it() {
 }
 
 #[tokio::test]
+async fn a_condition_that_fails_on_a_row_is_the_questions_fault_in_memory_and_in_files() {
+    for configure in [no_flush, flush_at_once] {
+        let running = Running::start(configure).await;
+        let mut device = Device::new("pump-7", 1);
+        let message = device.seal(&[reading("starts", START_US, 3)]);
+        running.put(&device.id, vec![device.entry(message)]).await;
+        running.wait_for("select count(*) from readings", 1).await;
+        for condition in ["1 / (value_int - 3) = 1", "cast(series as bigint) = 3"] {
+            let sql = format!("select count(*) from readings where {condition}");
+            let error = running.ask(&sql).await.unwrap_err();
+            assert!(matches!(error, QueryError::BadSql(_)), "{sql}: {error}");
+        }
+        running.end().await;
+    }
+}
+
+#[tokio::test]
 async fn sql_can_read_and_nothing_else() {
     let running = Running::start(no_flush).await;
     let secret = running.dir.path().join("secret.csv");
