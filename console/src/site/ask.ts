@@ -101,12 +101,26 @@ export interface Ordered {
   body?: unknown;
 }
 
-/** A change, and everything asked anew when it is done: what a change touches is control's to know. */
+/** What an order is called, however often it is sent (`Idempotency-Key`): control does it once. */
+const names = new WeakMap<Ordered, string>();
+
+function nameOf(order: Ordered): string {
+  const name = names.get(order) ?? crypto.randomUUID();
+  names.set(order, name);
+  return name;
+}
+
+/**
+ * A change, and everything asked anew when it is done: what a change touches is control's to know. One whose answer was lost
+ * is sent again under its name.
+ */
 export function useOrder<T>(): UseMutationResult<Came<T>, Error, Ordered> {
   const queries = useQueryClient();
   return useMutation({
-    mutationFn: ({ path, method, body }: Ordered) =>
-      ending(change<T>(method ?? 'POST', path, body)),
+    mutationFn: (order: Ordered) =>
+      ending(change<T>(order.method ?? 'POST', order.path, order.body, nameOf(order))),
+    retry: (tries, error) => tries < TRIES_MAX && error instanceof Refused && error.status === 0,
+    retryDelay: 1_000,
     onSettled: () => queries.invalidateQueries(),
   });
 }

@@ -38,8 +38,9 @@ export async function change<T>(
   method: 'POST' | 'DELETE',
   path: string,
   body?: unknown,
+  name?: string,
 ): Promise<Came<T>> {
-  const response = await send(method, path, body);
+  const response = await send(method, path, body, undefined, name);
   if (response.status === 202) return { waits: (await response.json()) as Approval };
   const text = await response.text();
   return { done: (text ? JSON.parse(text) : undefined) as T };
@@ -56,12 +57,15 @@ async function send(
   path: string,
   body?: unknown,
   signal?: AbortSignal,
+  name?: string,
 ): Promise<Response> {
-  const init: RequestInit = { method, credentials: 'same-origin', cache: 'no-store' };
+  const headers = new Headers();
+  const init: RequestInit = { method, headers, credentials: 'same-origin', cache: 'no-store' };
   if (signal) init.signal = signal;
+  if (name) headers.set('Idempotency-Key', `"${name}"`);
   if (body !== undefined) {
     init.body = JSON.stringify(body);
-    init.headers = { 'Content-Type': 'application/json' };
+    headers.set('Content-Type', 'application/json');
   }
   let response: Response;
   try {

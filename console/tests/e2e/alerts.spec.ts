@@ -10,7 +10,7 @@ const SECRET = 'a secret of the night shift';
 const rowOf = (page: Page, text: string) => page.getByRole('row').filter({ hasText: text });
 
 test.describe.configure({ mode: 'serial' });
-test.use({ mayRefuse: ['/v1/alert-rules', '/v1/alert-targets/night/test'] });
+test.use({ mayRefuse: ['/v1/alert-rules', '/v1/silences', '/v1/alert-targets/night/test'] });
 
 test('a rule that is written here raises an alert, which somebody sees to', async ({
   console: page,
@@ -64,6 +64,28 @@ test('a silence has an end and a reason, and is ended before its time', async ({
   await row.getByRole('button', { name: 'End…' }).click();
   await page.getByRole('button', { name: 'End the silence' }).click();
   await expect(row).toContainText('over');
+});
+
+test('an order whose answer is lost is sent again, and done once', async ({ console: page }) => {
+  const reason = `lost ${Date.now()}`;
+  let sent = 0;
+  await page.route('**/v1/silences', async route => {
+    if (route.request().method() !== 'POST') return route.fallback();
+    sent += 1;
+    if (sent > 1) return route.fallback();
+    // It arrives, and its answer does not.
+    await route.fetch();
+    await route.abort('connectionreset');
+  });
+  await page.goto(`${SITE}/console/alerts/silences`);
+  await page.getByRole('button', { name: 'New silence…' }).click();
+  const dialog = page.getByRole('dialog', { name: 'New silence' });
+  await dialog.getByLabel('Subject').fill('pump-7');
+  await dialog.getByLabel('Why').fill(reason);
+  await dialog.getByRole('button', { name: 'Silence' }).click();
+  await expect(dialog).toHaveCount(0);
+  expect(sent).toBe(2);
+  await expect(rowOf(page, reason)).toHaveCount(1);
 });
 
 test('a rule that is switched off raises nothing more, and one that is deleted is gone', async ({
