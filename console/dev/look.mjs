@@ -22,6 +22,9 @@ const PAGES = {
   'new-rollout': '/console/new-rollout?product=pump-app&version=1.3.0',
   releases: '/console/releases',
   alerts: '/console/alerts',
+  silences: '/console/alerts/silences',
+  rules: '/console/alerts/rules',
+  targets: '/console/alerts/targets',
   approvals: '/console/approvals',
   evidence: '/console/evidence',
   report: '/console/report',
@@ -115,6 +118,8 @@ for (const size of Object.keys(SIZES)) {
   await shoot('dialog-revoke', PAGES.device, size, 'dark', click('Revoke…'));
   await shoot('dialog-user', PAGES.users, size, 'light', click('New user…'));
   await shoot('dialog-token', PAGES.users, size, 'light', click('New token…'));
+  await shoot('dialog-rule', PAGES.rules, size, 'light', click('New rule…'));
+  await shoot('dialog-target', PAGES.targets, size, 'dark', click('New target…'));
   await shoot('dialog-silence', PAGES.alerts, size, 'light', click('Silence…'));
   await shoot('keys', PAGES.fleet, size, 'light', page => page.keyboard.press('?'));
 }

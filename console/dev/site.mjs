@@ -719,14 +719,32 @@ const ANSWERS = [
           'critical',
           'Gateway {subject} has not been heard for {value} ms.',
           'operator',
+          { silence: { role: 'gateway' } },
+          300_000,
         ],
-        ['rollout-halted', 'warning', '{subject} halted.', 'releaser'],
-        ['invariant-broken', 'critical', 'Invariant {subject} did not hold.', 'security_officer'],
-      ].map(([id, priority, sentence, owner]) => ({
+        [
+          'rollout-halted',
+          'warning',
+          '{subject} halted.',
+          'releaser',
+          { metric: { name: 'plimsoll_rollouts', labels: { phase: 'halted' } } },
+          0,
+        ],
+        [
+          'invariant-broken',
+          'critical',
+          'Invariant {subject} did not hold.',
+          'security_officer',
+          { sql: 'select subject, value from broken' },
+          0,
+        ],
+      ].map(([id, priority, sentence, owner, signal, above]) => ({
         id,
         priority,
         sentence,
         owner,
+        signal,
+        when: { above },
         every_ms: 15_000,
         enabled: true,
       })),
@@ -754,6 +772,24 @@ const ANSWERS = [
           open: 0,
         },
       },
+    }),
+  ],
+  [
+    /^\/v1\/alert-targets$/,
+    () => ({
+      targets: isEmpty()
+        ? []
+        : [
+            {
+              id: 'night',
+              way: { webhook: { url: 'https://pager.example/plimsoll' } },
+              from_priority: 'critical',
+              reports: false,
+              has_secret: true,
+              waiting: 0,
+              delivered_at_ms: START,
+            },
+          ],
     }),
   ],
   [/^\/v1\/approvals$/, (_, query) => approvals(query)],
