@@ -1,6 +1,10 @@
 import { call, expect, fromDist, SITE, test } from './site.ts';
 
+/** Other tests list serial numbers that nobody enrols. */
+const ENROLLED = `${SITE}/console/fleet?standing=enrolled`;
+
 test('the fleet is who is enrolled, with what each runs', async ({ console: page }) => {
+  await page.goto(ENROLLED);
   const grid = page.getByRole('grid', { name: 'Devices' });
   await expect(grid.getByRole('row')).toHaveCount(4);
   for (const id of ['gw-1', 'host-1', 'replay-1']) {
@@ -8,10 +12,11 @@ test('the fleet is who is enrolled, with what each runs', async ({ console: page
     await expect(row).toContainText('enrolled');
   }
   await expect(grid.getByRole('row').filter({ hasText: 'host-1' })).toContainText('pump-app');
-  await expect(page.getByText('3 devices')).toBeVisible();
+  await expect(page.getByText('3 devices of this kind')).toBeVisible();
 });
 
 test('search and filter are control’s, and stand in the address', async ({ console: page }) => {
+  await page.goto(ENROLLED);
   const grid = page.getByRole('grid', { name: 'Devices' });
   await expect(grid.getByRole('row')).toHaveCount(4);
   await page.keyboard.press('/');
@@ -28,7 +33,9 @@ test('search and filter are control’s, and stand in the address', async ({ con
   await page.reload();
   await expect(grid.getByRole('row')).toHaveCount(2);
   await page.getByRole('button', { name: 'Clear the filter' }).click();
-  await expect(grid.getByRole('row')).toHaveCount(4);
+  await expect(page).toHaveURL(`${SITE}/console/fleet`);
+  const { total } = (await call('GET', '/v1/inventory?limit=1')).body as { total: number };
+  await expect(page.getByText(`${total.toLocaleString('en')} devices`)).toBeVisible();
 });
 
 test('nothing found is said, and what to do', async ({ console: page }) => {
