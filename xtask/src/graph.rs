@@ -17,7 +17,7 @@ const GOLDEN: &str = "docs/crate-graph.golden";
 const TIERS: [(&str, &[&str]); 7] = [
     ("words", &["model", "api"]),
     ("pure cores", &["trust", "boot", "policy", "rollout"]),
-    ("disk", &["disk"]),
+    ("disk", &["disk", "traces"]),
     ("engines", &["keys", "bus", "evidence", "store"]),
     ("stations", &["agent", "gateway", "control"]),
     ("edges", &["cli", "sim", "app"]),

@@ -36,8 +36,8 @@ pub fn next_step(what: &str) {
     let _ = writeln!(std::io::stderr(), "next: {what}");
 }
 
-/// Events at `info` where the process has a log of its own, at `warn` beside the steps of `up`. `PLIMSOLL_LOG` overrides.
-pub fn start(own_log: bool) {
+/// Events, as text or as JSON lines: at `info` where the process has a log of its own, at `warn` beside the steps of `up`. `PLIMSOLL_LOG` overrides.
+pub fn start(own_log: bool, json: bool) {
     let default = if own_log { "info" } else { "warn" };
     let filter =
         EnvFilter::try_from_env("PLIMSOLL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
@@ -46,5 +46,6 @@ pub fn start(own_log: bool) {
     // A line that cannot be written would be told where it could not be written, and that panics: the terminal may be gone,
     // or the disk that holds the log full.
     let log = log.log_internal_errors(false);
-    log.with_ansi(to_terminal).with_writer(std::io::stderr).init();
+    let log = log.with_ansi(to_terminal).with_writer(std::io::stderr);
+    if json { log.json().init() } else { log.init() }
 }

@@ -15,6 +15,7 @@ use store::{Store, StoreError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use traces::{Settings, Traces};
 use trust::tuf::Role;
 
 /// What one shard of the bus may hold: signed envelopes of a week, at most a gigabyte.
@@ -47,11 +48,32 @@ pub struct Options {
     /// `--images`; control keeps it.
     #[arg(long, value_name = "FILE", requires = "images")]
     pub image_root: Option<PathBuf>,
+    /// Where traces go by OTLP/HTTP, as http(s)://host:port; default: nowhere. See docs/traces.md.
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// The share of readings that is traced, from 0 to 1; default: 0.01. Of updates each is.
+    #[arg(long, value_name = "SHARE")]
+    pub otlp_ratio: Option<f64>,
+    /// Write the log as JSON lines.
+    #[arg(long)]
+    pub log_json: bool,
+}
+
+impl Options {
+    /// Must be called within a runtime.
+    fn traces(&self) -> Result<Traces> {
+        let variable = |name: &str| std::env::var(name).ok();
+        let settings = Settings::read(self.otlp_endpoint.as_deref(), self.otlp_ratio, variable)?;
+        Ok(match settings {
+            Some(settings) => Traces::start(&settings, env!("CARGO_PKG_VERSION"))?,
+            None => Traces::default(),
+        })
+    }
 }
 
 /// `plimsoll control`: until a signal comes, or something fails for good.
 pub async fn run(data: &Path, options: &Options) -> Result<()> {
-    crate::log::start(true);
+    crate::log::start(true, options.log_json);
     let mut station = Station::start(data, options).await?;
     let ended = tokio::select! {
         failed = station.failed() => Err(failed),
@@ -105,6 +127,7 @@ pub fn now() -> UnixTime {
 
 pub struct Station {
     pub control: Control,
+    pub traces: Traces,
     ingest: Ingest,
     shards: Shards,
     /// Held as long as the process runs.
@@ -127,14 +150,16 @@ impl Station {
             .context("cannot open the bus")?;
         let waiting: u64 = shards.readers().iter().map(|r| r.end().0 - r.first().0).sum();
         crate::say!("bus             {count} shards, {waiting} batches kept");
-        let config = store::Config::new(data.join("store"));
+        let traces = options.traces()?;
+        let mut config = store::Config::new(data.join("store"));
+        config.traces = traces.clone();
         let (writers, key) = (shards.writers().to_vec(), site.bus_key.clone());
         let opened = Store::open(disk.clone(), config, writers, key).await;
         let store = Arc::new(opened.context("cannot open the store")?);
         crate::say!("store           SQL over {}", data.join("store").display());
         let ingest = Ingest::start(store.clone());
         let control = Control::start(
-            control_config(data, options, &site, maker.certificate_der())?,
+            control_config(data, options, &site, maker.certificate_der(), traces.clone())?,
             store.clone(),
             shards.writers().to_vec(),
             vec![store.registry().clone()],
@@ -145,7 +170,7 @@ impl Station {
         if let Some(images) = &options.images {
             crate::say!("releases        of {}, read every 10 s", images.display());
         }
-        Ok(Self { control, ingest, shards, _lock: lock })
+        Ok(Self { control, traces, ingest, shards, _lock: lock })
     }
 
     /// Resolves when something can keep its promises no more; the process then stops.
@@ -161,6 +186,7 @@ impl Station {
         self.control.shutdown().await;
         let flushed = self.ingest.end().await;
         self.shards.close().await;
+        self.traces.end().await;
         flushed.context(
             "the store did not end cleanly; what is on the bus is read again at the next start",
         )
@@ -204,6 +230,7 @@ fn control_config(
     options: &Options,
     site: &Site,
     maker: &[u8],
+    traces: Traces,
 ) -> Result<control::Config> {
     std::fs::create_dir_all(data.join("control"))?;
     Ok(control::Config {
@@ -224,6 +251,7 @@ fn control_config(
             dir: data.join("control/evidence"),
             key: site.evidence_key()?,
         },
+        traces,
         limits: control::Limits::default(),
     })
 }

@@ -48,7 +48,7 @@ pub struct Options {
 }
 
 pub async fn run(data: &Path, options: &Options) -> Result<()> {
-    log::start(false);
+    log::start(false, options.station.log_json);
     let start = Instant::now();
     log::line(format_args!("Plimsoll {}", env!("CARGO_PKG_VERSION")));
     let mut options = options.clone();
@@ -187,6 +187,7 @@ async fn start_gateway(
     config.name = Some(GATEWAY.parse()?);
     config.metrics = Some(local(port + 2));
     config.site_ca = Some(data.join("site/ca.pem"));
+    config.traces = station.traces.clone();
     let lock = disk::lock_dir(&config.data).with_context(|| {
         format!("cannot take {} as the gateway's directory", config.data.display())
     })?;

@@ -9,6 +9,7 @@ use crate::bundle::View;
 use crate::refusal::Refusal;
 use api::update::CHECK_IN_BYTES_MAX;
 use model::envelope::MESSAGE_BYTES_MAX;
+use model::manifest::Manifest;
 use model::{Counter, DeviceId, Digest, KeyId, Kind, Nonce};
 use std::collections::{HashMap, HashSet};
 use trust::window::{self, Window};
@@ -48,10 +49,11 @@ pub fn judge(
 
 /// Reads and verifies the manifest of a device that checks in. Whether it is news is for control to judge: the gateway keeps
 /// none.
-pub fn judge_manifest(view: &View, device: &DeviceId, message: &[u8]) -> Result<(), Refusal> {
+pub fn judge_manifest(view: &View, device: &DeviceId, message: &[u8]) -> Result<Manifest, Refusal> {
     let unverified = cose::open(message, CHECK_IN_BYTES_MAX).map_err(|e| e.reason)?;
     let key = view.seal_key(device, &unverified.header().key).ok_or(Refusal::UnknownKey)?;
-    manifest::open(message, key, device).map(drop).map_err(|refused| match refused {
+    let opened = manifest::open(message, key, device);
+    opened.map(|(_, manifest)| manifest).map_err(|refused| match refused {
         manifest::Refused::Malformed(malformed) => malformed.reason.into(),
         manifest::Refused::OtherKind(_) => Refusal::MessageUnknownKind,
         manifest::Refused::BadSignature => Refusal::BadSignature,

@@ -8,8 +8,9 @@ use model::GatewayId;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use traces::Traces;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// The gateway's directory: identity, bundle, spool.
     pub data: PathBuf,
@@ -47,6 +48,8 @@ pub struct Config {
     pub retry_max: Duration,
     /// How long one question for a newer bundle may wait at control.
     pub bundle_wait: Duration,
+    /// Where traces are told of. By default: nowhere.
+    pub traces: Traces,
 }
 
 impl Config {
@@ -71,6 +74,7 @@ impl Config {
             clock_uncertainty_ms: u32::MAX,
             retry_max: Duration::from_secs(30),
             bundle_wait: Duration::from_secs(50),
+            traces: Traces::default(),
         }
     }
 

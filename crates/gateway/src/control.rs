@@ -10,7 +10,7 @@ use crate::identity::random;
 use crate::limits::Backoff;
 use crate::metrics::Metrics;
 use crate::sealer::Sealer;
-use crate::spool::{Spool, SpoolError};
+use crate::spool::{Record, Spool, SpoolError};
 use crate::uplink::{self, Outcome, Reply};
 use api::path;
 use api::update::CHECK_IN_ANSWER_BYTES_MAX;
@@ -18,13 +18,14 @@ use arc_swap::ArcSwap;
 use bus::Offset;
 use model::told;
 use model::uplink::Verdict;
-use model::{DeviceId, Digest, Timestamp};
+use model::{DeviceId, Digest, GatewayId, Timestamp};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RANGE, RETRY_AFTER};
 use rustls::ClientConfig;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use tokio::time::timeout;
+use traces::{Step, Trace, Traces};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A batch of 1 MiB over 512 kbit/s takes 16 s; its fsync and answer well under one.
@@ -176,6 +177,7 @@ pub(crate) struct Uplink {
     pub metrics: Metrics,
     pub retry_max: Duration,
     pub began: Instant,
+    pub traces: Traces,
 }
 
 /// A batch, ready to be sent.
@@ -184,6 +186,10 @@ struct Sealed {
     records: usize,
     next: Offset,
     bytes: u64,
+    made_at: Timestamp,
+    /// The records of it that are traced, and by whom it is handed up.
+    traced: Vec<(usize, DeviceId, Trace)>,
+    gateway: GatewayId,
 }
 
 impl Uplink {
@@ -217,6 +223,7 @@ impl Uplink {
             backoff.reset();
             self.metrics.uplink_batches.inc();
             self.count(&verdicts);
+            self.tell(&sealed, &verdicts);
             self.spool.answered_below(sealed.next, sealed.bytes);
         }
         Ok(())
@@ -292,11 +299,14 @@ impl Uplink {
         let Some(view) = self.views.borrow().clone() else { return Ok(None) };
         let (spool, sealer, metrics) =
             (self.spool.clone(), self.sealer.clone(), self.metrics.clone());
+        let traces = self.traces.clone();
         let uptime_ms = self.began.elapsed().as_millis() as u64;
         blocking(move || {
             let records = spool.next(uplink::RECORDS_MAX, uplink::BYTES_MAX)?;
+            let traced = traced(&traces, &records);
             let Some(batch) = uplink::batch(&view, records) else { return Ok(None) };
             let now = now();
+            let made_at = now;
             if let Some(oldest) = batch.payload.records.first() {
                 let age_us = now.as_us().saturating_sub(oldest.received_at.as_us());
                 metrics.spool_oldest_seconds.set(age_us / 1_000_000);
@@ -309,9 +319,25 @@ impl Uplink {
             // Level 1: messages are signed and mostly numbers; a higher level costs time and finds little more.
             let body = zstd::bulk::compress(&message, 1).expect("memory is all that it needs");
             let records = batch.payload.records.len();
-            Ok(Some(Sealed { body, records, next: batch.next, bytes: batch.bytes }))
+            let gateway = batch.payload.gateway;
+            let (next, bytes) = (batch.next, batch.bytes);
+            Ok(Some(Sealed { body, records, next, bytes, made_at, traced, gateway }))
         })
         .await
+    }
+
+    fn tell(&self, sealed: &Sealed, verdicts: &[Verdict]) {
+        let (step, at) = (Step::HandUp { gateway: &sealed.gateway }, (sealed.made_at, now()));
+        for (index, device, trace) in &sealed.traced {
+            // What did not fit into this batch is traced with its own.
+            let Some(verdict) = verdicts.get(*index) else { continue };
+            let more = [
+                ("messaging.operation.type", "send".into()),
+                ("messaging.batch.message_count", sealed.records.into()),
+                ("plimsoll.verdict", word(verdict).into()),
+            ];
+            self.traces.tell(*trace, &step, device, at, more);
+        }
     }
 
     fn count(&self, verdicts: &[Verdict]) {
@@ -322,6 +348,27 @@ impl Uplink {
             }
         }
     }
+}
+
+fn word(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Stored => "stored",
+        Verdict::Known => "known",
+        Verdict::Quarantined(reason) => reason.as_str(),
+    }
+}
+
+/// The records of readings that are traced, by their places.
+fn traced(traces: &Traces, records: &[(Offset, Record)]) -> Vec<(usize, DeviceId, Trace)> {
+    if !traces.is_on() {
+        return Vec::new();
+    }
+    let one = |(index, (_, record)): (usize, &(Offset, Record))| {
+        let trace = traces.message(&record.device, &record.key, record.counter)?;
+        crate::traced::header(&record.message)?;
+        Some((index, record.device.clone(), trace))
+    };
+    records.iter().enumerate().filter_map(one).collect()
 }
 
 /// Resolves a while after the word to stop: an answer that is on its way is still heard, so that its batch is not handed

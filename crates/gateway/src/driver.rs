@@ -11,6 +11,7 @@ use crate::metrics::{Invariant, Metrics};
 use crate::refusal::Refusal;
 use crate::session::{Answer, Effect, Event, Session};
 use crate::spool::{Inlet, Record, Spool};
+use crate::traced::Arrived;
 use arc_swap::ArcSwap;
 use model::{DeviceId, Nonce};
 use rustls::ServerConfig;
@@ -122,7 +123,8 @@ impl Station {
         pace.wait(now)
     }
 
-    /// Judges a message and offers it to the spool. `None`: the answer comes into the inbox.
+    /// Judges a message and offers it to the spool. `Err`: the answer, at once. `Ok`: it comes into the inbox, and what is
+    /// told of it then.
     fn admit(
         &self,
         session: &Session,
@@ -130,18 +132,16 @@ impl Station {
         place: u64,
         message: Vec<u8>,
         inlet: &mut Inlet,
-    ) -> Option<Answer> {
-        let view = session.view();
-        let claim = match judge(view, device, &session.nonce(), &message) {
-            Ok(claim) => claim,
-            Err(refusal) => return Some(Answer::Refused(refusal)),
-        };
+    ) -> Result<Option<Arrived>, Answer> {
+        let (view, received_at) = (session.view(), now());
+        let claim = judge(view, device, &session.nonce(), &message).map_err(Answer::Refused)?;
+        let arrived = Arrived::of(&self.config.traces, device, &claim, &message, received_at);
         let answer = self.spool.offer(&claim, inlet, place, || Record {
             device: device.clone(),
             key: claim.key,
             counter: claim.counter,
             digest: claim.digest,
-            received_at: now(),
+            received_at,
             uncertainty_ms: self.config.clock_uncertainty_ms,
             fresh: claim.fresh,
             bundle: view.generation,
@@ -151,7 +151,7 @@ impl Station {
             let (epoch, sequence) = (claim.counter.epoch, claim.counter.sequence);
             tracing::error!(%device, key = %claim.key, epoch, sequence, "two messages under one counter");
         }
-        answer
+        answer.map_or(Ok(arrived), Err)
     }
 
     fn sessions(&self) -> MutexGuard<'_, Sessions> {
@@ -186,7 +186,8 @@ pub(crate) async fn serve(
     let session = Session::new(terms, peer.clone(), Nonce(nonce), view, began);
     let who = peer.device.as_ref().map_or_else(|| from.to_string(), DeviceId::to_string);
     let (device, inlet) = (peer.device, Inlet::new(inbox));
-    let mut connection = Connection { station, stream, session, device, who, inlet, over: None };
+    let (over, arrived) = (None, HashMap::new());
+    let mut connection = Connection { station, stream, session, device, who, inlet, over, arrived };
     connection.run(answers, views, stop).await;
     if let (Some((number, _)), Some(device)) = (&connection.over, &connection.device) {
         connection.station.leave(device, *number);
@@ -202,6 +203,8 @@ struct Connection {
     inlet: Inlet,
     /// The number of the open session, and how it hears of a newer one.
     over: Option<(u64, oneshot::Receiver<()>)>,
+    /// Messages that are traced and have no answer yet, by their places: as many at most as may be in flight.
+    arrived: HashMap<u64, Arrived>,
 }
 
 impl Connection {
@@ -227,9 +230,9 @@ impl Connection {
                     view.map_or_else(Vec::new, |view| self.on(Event::View(view)))
                 }
                 Some((place, answer)) = answers.recv() => {
-                    let mut effects = self.on(Event::Answered { place, answer });
+                    let mut effects = self.answered(place, answer);
                     while let Ok((place, answer)) = answers.try_recv() {
-                        effects.extend(self.on(Event::Answered { place, answer }));
+                        effects.extend(self.answered(place, answer));
                     }
                     effects
                 }
@@ -256,6 +259,17 @@ impl Connection {
     fn on(&mut self, event: Event<'_>) -> Vec<Effect> {
         let now = self.station.uptime();
         self.session.on(event, now)
+    }
+
+    /// What the spool said of a message.
+    fn answered(&mut self, place: u64, answer: Answer) -> Vec<Effect> {
+        if let (Some(arrived), Some(device)) = (self.arrived.remove(&place), &self.device)
+            && answer == Answer::Accepted
+        {
+            let gateway = &self.session.view().gateway;
+            arrived.tell(&self.station.config.traces, device, gateway, now());
+        }
+        self.on(Event::Answered { place, answer })
     }
 
     fn read(&mut self, bytes: &[u8], held: &mut Option<(Duration, Duration)>) -> Vec<Effect> {
@@ -289,9 +303,10 @@ impl Connection {
                 Effect::Offer { place, message } => {
                     let Some(device) = self.proven_device() else { return false };
                     let (session, inlet) = (&self.session, &mut self.inlet);
-                    let answer = self.station.admit(session, &device, place, message, inlet);
-                    if let Some(answer) = answer {
-                        effects.extend(self.on(Event::Answered { place, answer }));
+                    match self.station.admit(session, &device, place, message, inlet) {
+                        Ok(Some(arrived)) => drop(self.arrived.insert(place, arrived)),
+                        Ok(None) => {}
+                        Err(answer) => effects.extend(self.on(Event::Answered { place, answer })),
                     }
                 }
                 Effect::Refuse(refusal) => self.station.metrics.refuse(refusal, &self.who),

@@ -67,6 +67,7 @@ impl Gateway {
     pub async fn start(config: Config, disk: SharedDisk) -> Result<Self, GatewayError> {
         config.check()?;
         let (began, metrics) = (Instant::now(), Metrics::new());
+        config.traces.show_in(metrics.registry());
         let (health, healths) = watch::channel(Health::Starting);
         let mut others = Tasks(Vec::new());
         let mut metrics_addr = None;
@@ -106,6 +107,7 @@ impl Gateway {
         let site = identity.site().to_owned();
         let (data, reserve) = (config.data.clone(), config.disk_reserve_bytes);
         let (retry_max, bundle_wait) = (config.retry_max, config.bundle_wait);
+        let traces = config.traces.clone();
         let station = Arc::new(Station::new(
             config,
             site,
@@ -125,6 +127,7 @@ impl Gateway {
             metrics: metrics.clone(),
             retry_max,
             began,
+            traces,
         };
         let uplink = {
             let (fail, stopped) = (fail.clone(), stopped.clone());

@@ -11,13 +11,14 @@ use crate::admission::judge_manifest;
 use crate::ask::{self, Ask, ImageName, NotAsked, Span};
 use crate::bundle::{Peer, View};
 use crate::cache::{Cache, Failure, Reader};
-use crate::control::Link;
+use crate::control::{Link, now};
 use crate::driver::Station;
 use crate::images::{Images, Told};
 use crate::limits::{Pace, Rate};
 use crate::metrics::{Invariant, Metrics};
 use crate::refusal::Refusal;
 use crate::stall::Impatient;
+use crate::traced::Update;
 use crate::uplink::Reply;
 use api::update::CHECK_IN_BYTES_MAX;
 use api::{Problem, problem};
@@ -31,7 +32,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use model::{DeviceId, Digest};
+use model::manifest::Outcome;
+use model::{DeviceId, Digest, Timestamp};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::error::Error as _;
@@ -88,6 +90,7 @@ struct Asking {
     pace: Pace,
     /// The image that it asked for last, and how many bytes it was not given yet since it began with it.
     image: Option<(Digest, u64)>,
+    update: Update,
 }
 
 impl Desk {
@@ -126,14 +129,19 @@ impl Desk {
         let Some(asking) = asking.get_mut(device) else { return };
         if asking.image.is_none_or(|(before, _)| before != digest) {
             asking.image = Some((digest, len));
+            asking.update.image_begins(digest, len, now());
         }
     }
 
     fn gives(&self, device: &DeviceId, digest: Digest, bytes: u64) {
-        if let Some(Asking { image: Some((image, left)), .. }) = self.asking().get_mut(device)
+        if let Some(Asking { image: Some((image, left)), update, .. }) =
+            self.asking().get_mut(device)
             && *image == digest
         {
             *left = left.saturating_sub(bytes);
+            if *left == 0 {
+                update.image_is_given(now());
+            }
         }
     }
 
@@ -156,6 +164,7 @@ impl Place {
             connections: 0,
             pace: Pace::new(REQUESTS, station.config.bytes),
             image: None,
+            update: Update::default(),
         });
         if asking.connections >= CONNECTIONS_OF_A_DEVICE {
             return None;
@@ -347,16 +356,20 @@ impl Asker {
             return Err(No::unsupported(kind));
         }
         let message = read(request.into_body()).await?;
-        if let Err(refusal) = judge_manifest(view, device, &message) {
+        let came = now();
+        let manifest = judge_manifest(view, device, &message).map_err(|refusal| {
             self.station.metrics.refuse(refusal, &self.who);
-            return Err(No::unfit(refusal));
-        }
+            No::unfit(refusal)
+        })?;
         let desk = &self.station.desk;
         let turn = timeout(TURN_TIME, desk.check_ins.clone().acquire_owned()).await;
         let turn = turn.map_err(|_| No::busy())?.expect("it is never closed");
         let reply = desk.link.check_in(device, message).await;
         match judge_answer(reply) {
-            Ok(answer) => Ok(json(StatusCode::OK, Body::whole(answer, Some(turn)))),
+            Ok(answer) => {
+                self.tell(view, device, manifest.outcome.as_ref(), came);
+                Ok(json(StatusCode::OK, Body::whole(answer, Some(turn))))
+            }
             Err(no) => {
                 if no.status == StatusCode::SERVICE_UNAVAILABLE {
                     self.station.metrics.check_ins_away.inc();
@@ -364,6 +377,22 @@ impl Asker {
                 }
                 Err(no)
             }
+        }
+    }
+
+    /// Of what a device has said of its newest install, and control has heard.
+    fn tell(&self, view: &View, device: &DeviceId, outcome: Option<&Outcome>, came: Timestamp) {
+        let traces = &self.station.config.traces;
+        if !traces.is_on() {
+            return;
+        }
+        let news = match self.station.desk.asking().get_mut(device) {
+            Some(asking) => asking.update.says(outcome),
+            None => return,
+        };
+        if let Some(rollout) = outcome.and_then(|outcome| outcome.rollout.as_ref()) {
+            let by = (self.station.site.as_str(), &view.gateway);
+            news.tell(traces, by, (device, rollout), (came, now()));
         }
     }
 

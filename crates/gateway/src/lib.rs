@@ -43,6 +43,7 @@ pub mod shelf;
 pub mod spool;
 mod stall;
 mod status;
+mod traced;
 pub mod uplink;
 
 pub use crate::gateway::{Gateway, run};

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use traces::{Settings, Traces};
 
 /// Devices' MQTT 5 side of a site: authenticate, admit, spool, hand up. See docs/gateway.md.
 #[derive(Debug, Parser)]
@@ -87,9 +88,25 @@ struct Options {
     /// Write the log as JSON lines.
     #[arg(long)]
     log_json: bool,
+    /// Where traces go by OTLP/HTTP, as http(s)://host:port; default: nowhere. See docs/traces.md.
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
+    /// The share of readings that is traced, from 0 to 1; default: 0.01. Of updates each is.
+    #[arg(long, value_name = "SHARE")]
+    otlp_ratio: Option<f64>,
 }
 
 impl Options {
+    /// Must be called within a runtime.
+    fn traces(&self) -> anyhow::Result<Traces> {
+        let variable = |name: &str| std::env::var(name).ok();
+        let settings = Settings::read(self.otlp_endpoint.as_deref(), self.otlp_ratio, variable)?;
+        Ok(match settings {
+            Some(settings) => Traces::start(&settings, env!("CARGO_PKG_VERSION"))?,
+            None => Traces::default(),
+        })
+    }
+
     fn config(self) -> Config {
         let twice = |per_second: u64| Rate { per_second, burst: per_second.saturating_mul(2) };
         let mut config = Config::new(self.data, self.listen, self.control);
@@ -144,12 +161,15 @@ fn main() -> anyhow::Result<()> {
             }
             tracing::info!("ending");
         };
-        let config = options.config();
+        let traces = options.traces()?;
+        let mut config = options.config();
+        config.traces = traces.clone();
         // Two gateways over one spool would ruin it.
         let _lock = disk::lock_dir(&config.data).with_context(|| {
             format!("cannot take {} as the gateway's directory", config.data.display())
         })?;
-        gateway::run(config, Arc::new(RealDisk), shutdown).await?;
-        Ok(())
+        let ended = gateway::run(config, Arc::new(RealDisk), shutdown).await;
+        traces.end().await;
+        Ok(ended?)
     })
 }

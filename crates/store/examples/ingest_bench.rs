@@ -134,6 +134,7 @@ fn ingest(work: &Work) -> Result<(Outcome, tempfile::TempDir), Failure> {
         flush: FlushBounds::default(),
         raw_retention: Duration::from_secs(3600),
         raw_bytes_max: u64::MAX,
+        traces: traces::Traces::default(),
     };
     let shelf = parts.shelf.clone();
     let mut shard = Shard::open(parts, 0, log.reader())?;

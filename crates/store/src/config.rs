@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::time::Duration;
+use traces::Traces;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -15,6 +16,8 @@ pub struct Config {
     /// so that the bus never fills up with history. It must lie well below the bound of the bus itself.
     pub raw_bytes_max: u64,
     pub query: QueryBounds,
+    /// Where traces are told of. By default: nowhere.
+    pub traces: Traces,
 }
 
 impl Config {
@@ -25,6 +28,7 @@ impl Config {
             raw_retention: Duration::from_secs(7 * 24 * 3600),
             raw_bytes_max: 512 * 1024 * 1024,
             query: QueryBounds::default(),
+            traces: Traces::default(),
         }
     }
 

@@ -31,6 +31,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use traces::Traces;
 use trust::mac::{MAC_BYTES, MacKey};
 
 /// One read of the bus: enough to amortise the reading, little enough that questions wait only shortly for its rows.
@@ -65,6 +66,7 @@ pub struct Parts {
     pub flush: FlushBounds,
     pub raw_retention: Duration,
     pub raw_bytes_max: u64,
+    pub traces: Traces,
 }
 
 /// See the module's head.
@@ -147,6 +149,7 @@ impl Shard {
             .reader
             .read(Offset(self.next), GROUP_RECORDS_MAX, GROUP_BYTES_MAX)
             .map_err(|source| self.bus_failed(source))?;
+        let began = Instant::now();
         for (offset, record) in &records {
             let intake = self.judge(*offset, record)?;
             self.fresh = self.parts.shelf.append(self.number, &intake);
@@ -154,6 +157,7 @@ impl Shard {
             self.bytes += record.len() as u64;
             self.since.get_or_insert(now.uptime);
             self.count(&intake);
+            self.tell(&intake, now.wall, began.elapsed());
             if self.is_full() {
                 // What else was read is read again after the flush.
                 break;
@@ -378,6 +382,26 @@ impl Shard {
                 reason = one.reason.as_str(),
                 "message quarantined"
             );
+        }
+    }
+
+    /// Questions see these packs from now on. `began`: when they were read from the bus.
+    fn tell(&self, intake: &Intake, began: Timestamp, took: Duration) {
+        let told = &self.parts.traces;
+        if !told.is_on() {
+            return;
+        }
+        let took_us = i64::try_from(took.as_micros()).unwrap_or(i64::MAX);
+        let at = (began, Timestamp(began.as_us().saturating_add(took_us)));
+        for pack in &intake.packs {
+            let (device, gateway) = (&pack.tag.device, &pack.tag.gateway);
+            let Some(trace) = told.message(device, &pack.key, pack.counter) else { continue };
+            let more = [
+                ("messaging.operation.type", "process".into()),
+                ("plimsoll.readings", pack.readings.len().into()),
+                ("plimsoll.shard", self.number.into()),
+            ];
+            told.tell(trace, &traces::Step::Ingest { gateway }, device, at, more);
         }
     }
 

@@ -256,6 +256,7 @@ impl Claiming {
             flush: self.config.flush,
             raw_retention: self.config.raw_retention,
             raw_bytes_max: self.config.raw_bytes_max,
+            traces: self.config.traces.clone(),
         };
         let mut consumers = Vec::new();
         for (number, bus) in (0..).zip(&self.bus) {

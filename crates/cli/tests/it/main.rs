@@ -1,13 +1,16 @@
 //! `plimsoll up` as a person meets it: real processes, which lie beside this test (`make test` builds them).
 
 mod ci;
+mod collector;
 mod factory;
 mod packages;
+mod secrets;
 mod sql;
+mod traces;
 mod words;
 
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -207,6 +210,20 @@ struct Up {
 
 impl Up {
     fn start(site: &Site) -> Self {
+        Self::start_with(site, &[], &[])
+    }
+
+    /// With more options, and variables of its own.
+    fn start_with(site: &Site, options: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::start_to(site, options, variables, Stdio::inherit())
+    }
+
+    /// With its log in a file.
+    fn start_logged(site: &Site, options: &[&str], variables: &[(&str, &str)], log: &Path) -> Self {
+        Self::start_to(site, options, variables, std::fs::File::create(log).unwrap().into())
+    }
+
+    fn start_to(site: &Site, options: &[&str], variables: &[(&str, &str)], log: Stdio) -> Self {
         let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recordings/host.csv");
         let mut child = Command::new(env!("CARGO_BIN_EXE_plimsoll"))
             .args(["up", "--port-base", &site.port_base.to_string()])
@@ -214,16 +231,19 @@ impl Up {
             .arg(&site.dir)
             .arg("--replay")
             .arg(recording)
+            .args(options)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .unwrap();
         let out = child.stdout.take().map(BufReader::new);
         Self { child, out }
     }
 
-    /// Reads what it says up to a line.
-    fn until(&mut self, wanted: &'static str) {
+    /// Reads what it says up to a line, and returns it.
+    fn until(&mut self, wanted: &'static str) -> String {
         let mut out = self.out.take().expect("it is read one by one");
         let (tell, told) = mpsc::channel();
         std::thread::spawn(move || {
@@ -241,6 +261,14 @@ impl Up {
         let (is_end, said, out) = told.recv_timeout(PATIENCE).expect(wanted);
         assert!(!is_end, "it ended before {wanted:?} and had said:\n{said}");
         self.out = Some(out);
+        said
+    }
+
+    /// What it has said since, once it has ended.
+    fn rest(&mut self) -> String {
+        let mut said = String::new();
+        self.out.take().expect("it is read one by one").read_to_string(&mut said).unwrap();
+        said
     }
 
     fn signal(&self, signal: Signal) {

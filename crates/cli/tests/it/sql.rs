@@ -117,6 +117,7 @@ impl Site {
                 dir: dir.path().join("control/evidence"),
                 key: draw(),
             },
+            traces: Default::default(),
             limits: Limits::default(),
         };
         let control = Control::start(config, store, writers, vec![]).await.unwrap();

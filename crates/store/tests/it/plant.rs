@@ -192,6 +192,7 @@ pub fn parts(disk: SharedDisk, catalog: Arc<dyn Catalog>, flush: FlushBounds) ->
         flush,
         raw_retention: Duration::from_secs(3600),
         raw_bytes_max: 1 << 30,
+        traces: traces::Traces::default(),
     }
 }
 
