@@ -447,13 +447,7 @@ export interface WeeklyReport {
   notes?: string[];
 }
 
-export const WIDENINGS = [
-  'emergency_rollout',
-  'quarantine_release',
-  'grant_roles',
-  'trust_keys',
-  'grant_policy',
-] as const;
+export const WIDENINGS = ['emergency_rollout', 'quarantine_release', 'grant_roles'] as const;
 export type Widening = (typeof WIDENINGS)[number];
 
 export interface Approval {

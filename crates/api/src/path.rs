@@ -66,6 +66,10 @@ pub const TOKENS: &str = "/v1/tokens";
 
 /// `GET`, and `POST` [`crate::user::Site`]: [`crate::user::Sites`].
 pub const SITES: &str = "/v1/sites";
+/// `GET`: [`crate::approval::Approvals`]. `{id}`: [`crate::approval::Approval`]; `POST` `{id}/approve`, `{id}/refuse`.
+pub const APPROVALS: &str = "/v1/approvals";
+/// `GET`, and `POST`: [`crate::approval::TwoPeople`].
+pub const TWO_PEOPLE: &str = "/v1/settings/two-people";
 /// `GET`: `text/event-stream`, lines of [`crate::stream::Changed`]. By session or bearer token.
 pub const STREAM: &str = "/v1/stream";
 

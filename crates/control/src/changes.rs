@@ -203,7 +203,7 @@ impl<R: Fn(&RolloutId, &Reach) -> bool> Fleet<'_, R> {
             ChangeKind::Alert => admits(Endpoint::Alerts),
             ChangeKind::User => is_own(person, &change.subject) || everywhere(Scope::UsersRead),
             ChangeKind::Approval => {
-                everywhere(Scope::UsersRead) || person.holds(Scope::ApprovalsWrite)
+                everywhere(Scope::EvidenceRead) || person.holds(Scope::ApprovalsWrite)
             }
             ChangeKind::Site => everywhere(Scope::EvidenceRead),
             ChangeKind::Reset => true,

@@ -196,6 +196,14 @@ endpoints! {
     WeeklyReport = "weekly_report", Get "/v1/reports/weekly", Whole(Scope::FleetRead);
     WeeklyReportPage = "weekly_report_page", Get "/v1/reports/weekly.html", Whole(Scope::FleetRead);
     AlertRuleDelete = "alert_rule_delete", Post "/v1/alert-rules/{id}/delete", Whole(Scope::SettingsWrite);
+    TwoPeople = "two_people", Get "/v1/settings/two-people", SignedIn;
+    TwoPeoplePut = "two_people_put", Post "/v1/settings/two-people", Whole(Scope::SettingsWrite);
+    /// One's own, and those of sites whose events one may read.
+    Approvals = "approvals", Get "/v1/approvals", SignedIn;
+    Approval = "approval", Get "/v1/approvals/{id}", SignedIn;
+    Approve = "approve", Post "/v1/approvals/{id}/approve", Within(Scope::ApprovalsWrite);
+    RefuseApproval = "approval_refuse", Post "/v1/approvals/{id}/refuse", Within(Scope::ApprovalsWrite);
+
     /// What changes, as it changes.
     Stream = "stream", Get "/v1/stream", SignedIn;
 
@@ -277,6 +285,8 @@ mod tests {
             path::WEEKLY_REPORT,
             path::WEEKLY_REPORT_PAGE,
             path::STREAM,
+            path::APPROVALS,
+            path::TWO_PEOPLE,
             path::OPENAPI,
             path::METRICS,
             path::HEALTH,

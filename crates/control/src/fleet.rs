@@ -1,5 +1,7 @@
 //! What an operator sees of the fleet, and changes in it.
 
+use crate::approvals::Act;
+use crate::approvals::call::ask;
 use crate::call::{Call, json_answer, text};
 use crate::caller::Denied;
 use crate::directory::NotDrawn;
@@ -43,7 +45,7 @@ pub(crate) async fn devices(station: &Station, call: Call) -> Result<Response, F
 
 pub(crate) async fn set_standing(station: &Station, mut call: Call) -> Result<Response, Failure> {
     let (person, reach) = call.person_within(station)?;
-    let actor = person.actor.clone();
+    let person = person.clone();
     let to = match call.endpoint {
         Endpoint::Revoke => Standing::Revoked,
         Endpoint::Quarantine => Standing::Quarantined,
@@ -56,7 +58,10 @@ pub(crate) async fn set_standing(station: &Station, mut call: Call) -> Result<Re
     if widens {
         station.ledger.may_widen()?;
     }
-    let changed = station.registry.set_standing(&id, to, &actor, now()).await;
+    let changed = station.registry.set_standing(&id, to, &person.actor, now()).await;
+    if let Err(ChangeError::NeedsTwo(_)) = changed {
+        return ask(station, Act::ReleaseDevice { device: id.to_string() }, None, &person).await;
+    }
     let (events, answer) = changed_answer(station, changed, call.endpoint.as_str())?;
     match widens {
         true => station.ledger.covered(events).await?,

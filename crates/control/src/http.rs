@@ -1,5 +1,6 @@
 //! From a request to its answer: who calls, may they, do it within its time, say what became of it.
 
+use crate::approvals::call as approvals;
 use crate::call::{Call, Unread, text};
 use crate::caller::{Caller, Denied, Peer, authorise, recognise};
 use crate::endpoint::{Access, Endpoint, Method};
@@ -8,7 +9,7 @@ use crate::listener::Remote;
 use crate::people::call as people;
 use crate::principal::Principal;
 use crate::problem::Failure;
-use crate::request::{Named, REQUEST_ID};
+use crate::request::REQUEST_ID;
 use crate::rollouts::call as rollouts;
 use crate::station::{Station, now};
 use crate::{
@@ -57,9 +58,8 @@ pub(crate) fn router(station: Arc<Station>) -> Router {
         .with_state(station)
 }
 
-async fn serve(station: &Arc<Station>, endpoint: Endpoint, mut request: Request) -> Response {
+async fn serve(station: &Arc<Station>, endpoint: Endpoint, request: Request) -> Response {
     let id = station.requests.name();
-    request.extensions_mut().insert(Named(id.clone()));
     let span = tracing::info_span!("request", id, endpoint = endpoint.as_str());
     let mut response = answer(station, endpoint, request, &id).instrument(span).await;
     name(&mut response, &id);
@@ -304,6 +304,12 @@ pub(crate) fn carry_out<'a>(
         Endpoint::EvidenceCheckpoint => Box::pin(audit::checkpoint(station, call)),
         Endpoint::EvidenceTile => Box::pin(audit::tile(station, call)),
         Endpoint::EvidenceExport => Box::pin(audit::export(station, call)),
+        Endpoint::TwoPeople => Box::pin(async move { approvals::two_people(station, &call) }),
+        Endpoint::TwoPeoplePut => Box::pin(approvals::set_two_people(station, call)),
+        Endpoint::Approvals => Box::pin(approvals::list(station, call)),
+        Endpoint::Approval => Box::pin(approvals::one(station, call)),
+        Endpoint::Approve => Box::pin(approvals::approve(station, call)),
+        Endpoint::RefuseApproval => Box::pin(approvals::refuse(station, call)),
         Endpoint::Alerts => Box::pin(alerts::list(station, call)),
         Endpoint::AlertAcknowledge => Box::pin(alerts::acknowledge(station, call)),
         Endpoint::Silences => Box::pin(alerts::silences(station, call)),
@@ -403,7 +409,6 @@ pub(crate) mod tests {
                 // The same after a restart: the log goes on under it.
                 key: trust::cose::SecretKey::from_random(Algorithm::Ed25519, &[9; 32]).unwrap(),
             },
-            traces: Default::default(),
             limits,
         };
         Control::start(config, query, shards.writers().to_vec(), registries).await.unwrap()

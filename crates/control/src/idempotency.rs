@@ -93,6 +93,7 @@ pub const fn kept(endpoint: Endpoint) -> Kept {
         E::AlertTargetDelete | E::AlertTargetTest => Kept::Answer,
         E::UserGrants | E::UserDisable | E::UserEnable | E::UserSessionsEnd => Kept::Answer,
         E::TokenRevoke | E::NewSite => Kept::Answer,
+        E::TwoPeoplePut | E::Approve | E::RefuseApproval => Kept::Answer,
         // A token is shown once.
         E::NewToken => Kept::Fact,
         // Passwords, and what targets of alerts are reached by. Signing out ends what the key would be of.
@@ -113,6 +114,7 @@ pub const fn kept(endpoint: Endpoint) -> Kept {
         E::Rollouts | E::Rollout | E::RolloutDevices | E::RolloutSignals => Kept::Nothing,
         E::Alerts | E::Silences | E::AlertRules | E::AlertTargets => Kept::Nothing,
         E::WeeklyReport | E::WeeklyReportPage => Kept::Nothing,
+        E::TwoPeople | E::Approvals | E::Approval => Kept::Nothing,
         E::Events | E::EvidenceCheckpoint | E::EvidenceTile | E::EvidenceExport => Kept::Nothing,
         E::Console | E::ConsolePage | E::ConsoleFile => Kept::Nothing,
         E::Stream | E::OpenApi | E::Metrics | E::Health => Kept::Nothing,

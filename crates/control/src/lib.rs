@@ -20,6 +20,7 @@
 //! | [`inventory`] | what is known of each device: one line of many, one device whole, and its history |
 //! | [`rollouts`] | releases on their way: check-ins, waves, gates, halts, the way back |
 //! | [`alerts`] | what somebody should know of: rules, alerts, silences, who is told |
+//! | [`approvals`] | what needs two people: asked for by one, done when a second says yes |
 //! | [`people`] | users, sessions, tokens and sites: who is who, at every call |
 //! | `est`, `gateway`, `images`, `fleet`, `query`, `audit`, `stream` | one group of calls each |
 //! | `console` | the web console's files, compiled in |
@@ -27,6 +28,7 @@
 //! `docs/api.md` is the contract with callers.
 
 pub mod alerts;
+pub mod approvals;
 mod audit;
 pub mod bundle;
 mod call;
@@ -64,7 +66,6 @@ mod request;
 pub mod rollouts;
 mod station;
 mod stream;
-mod traced;
 mod turns;
 pub mod uplink;
 

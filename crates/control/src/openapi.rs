@@ -8,7 +8,7 @@
 use crate::endpoint::{Access, Endpoint, Method};
 use crate::idempotency::{Kept, REPLAYED, kept};
 use crate::request::REQUEST_ID;
-use crate::{alerts, audit, fleet, gateway, inventory, rollouts};
+use crate::{alerts, approvals, audit, fleet, gateway, inventory, rollouts};
 use api::stream::LAST_EVENT_ID;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -279,18 +279,21 @@ fn describe(endpoint: Endpoint, of: &mut SchemaGenerator) -> Operation {
             .refuses(&[BAD_NAME, (400, "bad_password"), (404, "unknown_site"), (409, "id_taken")])
             .refuses(&[(409, "too_many"), BUSY, FAILED])
             .refuses(&UNPROVEN)
+            .asks(of)
             .bounded("the grants of one person"),
         E::UserGrants => user(op("Says what a user may do, instead of what it might before"), of)
             .takes::<api::user::Grants>(of)
             .refuses(&[(404, "unknown_site"), (409, "last_administrator"), (409, "too_many")])
-            .refuses(&UNPROVEN),
+            .refuses(&UNPROVEN)
+            .asks(of),
         E::UserPassword => user(op("Gives a user another password, and ends its sessions"), of)
             .takes::<api::user::NewPassword>(of)
             .refuses(&[(400, "bad_password"), (403, "other_password"), (429, "too_many_attempts")])
-            .refuses(&UNPROVEN),
+            .refuses(&UNPROVEN)
+            .asks(of),
         E::UserDisable => user(op("Disables a user: its sessions and tokens count no more"), of)
             .refuses(&[(409, "last_administrator")]),
-        E::UserEnable => user(op("Lets a disabled user in again"), of).refuses(&UNPROVEN),
+        E::UserEnable => user(op("Lets a disabled user in again"), of).refuses(&UNPROVEN).asks(of),
         E::UserSessionsEnd => op("Ends all sessions of a user")
             .gives_nothing(204, "They are over.")
             .refuses(&[BAD_NAME, (404, "unknown_user"), BUSY, FAILED]),
@@ -318,6 +321,7 @@ fn describe(endpoint: Endpoint, of: &mut SchemaGenerator) -> Operation {
             .gives::<api::user::Sites>(of)
             .refuses(&[BAD_NAME, (409, "too_many"), BUSY, FAILED])
             .refuses(&UNPROVEN)
+            .asks(of)
             .bounded("the zones of the fleet and those that sites name"),
         E::Query => op("Answers SQL over what devices measured")
             .takes::<api::Ask>(of)
@@ -366,7 +370,9 @@ fn describe(endpoint: Endpoint, of: &mut SchemaGenerator) -> Operation {
             .refuses(&UNPROVEN),
         E::Revoke => stands(op("Ends a device's identity for good"), of),
         E::Quarantine => stands(op("Cuts a device off, for now"), of),
-        E::Release => stands(op("Lets a device back from quarantine"), of).refuses(&UNPROVEN),
+        E::Release => {
+            stands(op("Lets a device back from quarantine"), of).refuses(&UNPROVEN).asks(of)
+        }
         E::Ownership => op("Puts a serial number on the list of who may enrol")
             .takes::<api::Ownership>(of)
             .gives::<api::Changed>(of)
@@ -392,6 +398,7 @@ fn describe(endpoint: Endpoint, of: &mut SchemaGenerator) -> Operation {
             .refuses(&[UNKNOWN_DEVICE, (409, "id_taken"), (409, "many_images")])
             .refuses(&[(403, "beyond_groups")])
             .refuses(&moves_refusals())
+            .asks(of)
             .bounded("one order's waves and signals"),
         E::Rollout => op("One rollout, as it stands")
             .gives::<api::rollout::Rollout>(of)
@@ -407,7 +414,7 @@ fn describe(endpoint: Endpoint, of: &mut SchemaGenerator) -> Operation {
                 .refuses(&[BAD_NAME, UNKNOWN_ROLLOUT, FAILED])
                 .bounded("one order's waves and signals, and 720 points of each series")
         }
-        E::RolloutStart => moves(op("Starts a rollout"), of).refuses(&moves_refusals()),
+        E::RolloutStart => moves(op("Starts a rollout"), of).refuses(&moves_refusals()).asks(of),
         E::RolloutResume => moves(op("Lets a paused rollout go on"), of).refuses(&moves_refusals()),
         E::RolloutRevert => moves(op("Takes a rollout back"), of).refuses(&moves_refusals()),
         E::RolloutPause => moves(op("Holds a rollout where it is"), of),
@@ -482,6 +489,37 @@ fn describe(endpoint: Endpoint, of: &mut SchemaGenerator) -> Operation {
             .gives::<api::alert::TargetState>(of)
             .refuses(&[BAD_NAME, (404, "unknown_target"), (502, "target_failed"), FAILED])
             .bounded("the addresses of one target"),
+        E::TwoPeople => op("What needs two people")
+            .gives::<api::approval::TwoPeople>(of)
+            .bounded("the kinds of what can need two"),
+        E::TwoPeoplePut => op("Says what needs two people; for fewer, two are needed")
+            .takes::<api::approval::TwoPeople>(of)
+            .gives::<api::approval::TwoPeople>(of)
+            .refuses(&[(400, "bad_two_people"), (409, "no_second_person")])
+            .refuses(&UNPROVEN)
+            .asks(of)
+            .bounded("the kinds of what can need two"),
+        E::Approvals => op("What waits for a second person, and what was decided, newest first")
+            .query::<approvals::call::Page>(of)
+            .gives::<api::approval::Approvals>(of)
+            .refuses(&[FAILED]),
+        E::Approval => op("One of them, with all that would be done")
+            .gives::<api::approval::Approval>(of)
+            .refuses(&[BAD_NAME, (404, "unknown_approval"), FAILED])
+            .bounded("three roles, and the sites of one cohort"),
+        E::Approve => op("Says yes as the second person: it is done")
+            .gives::<api::approval::Approval>(of)
+            .refuses(&[BAD_NAME, (404, "unknown_approval"), (403, "not_a_session")])
+            .refuses(&[(403, "same_person"), (403, "not_a_second"), (409, "not_open")])
+            .refuses(&[(409, "approval_failed"), BUSY, FAILED])
+            .refuses(&UNPROVEN)
+            .bounded("three roles, and the sites of one cohort"),
+        E::RefuseApproval => op("Says no, or takes back what one has asked for")
+            .takes::<api::approval::Refusal>(of)
+            .gives::<api::approval::Approval>(of)
+            .refuses(&[BAD_NAME, (400, "bad_text"), (404, "unknown_approval"), (409, "not_open")])
+            .refuses(&[BUSY, FAILED])
+            .bounded("three roles, and the sites of one cohort"),
         E::WeeklyReport => op("What became of the fleet in seven days")
             .query::<alerts::report::Until>(of)
             .gives::<api::alert::WeeklyReport>(of)
@@ -559,6 +597,14 @@ fn moves_refusals() -> Vec<Refusal> {
 }
 
 impl Operation {
+    /// It can need two people: then it is asked for, and not done.
+    fn asks(self, of: &mut SchemaGenerator) -> Self {
+        let said = "Asked for and not done: it needs a second person.";
+        self.gives_at::<api::approval::Approval>(202, said, of)
+            .refuses(&[(403, "not_a_person"), (409, "too_many"), (413, "oversize"), BUSY, FAILED])
+            .refuses(&[(503, "evidence_behind")])
+    }
+
     fn streams(self, of: &mut SchemaGenerator) -> Self {
         let data = of.subschema_for::<api::stream::Changed>().to_value();
         let kinds = of.subschema_for::<api::stream::ChangeKind>().to_value();
@@ -690,7 +736,7 @@ fn path_parameters(path: &str) -> Vec<Value> {
     let parameter = |name: &str| {
         let text = json!({ "type": "string", "minLength": 1 });
         let (description, schema) = match (name, tag(path)) {
-            ("id", "alerts" | "silences") => {
+            ("id", "alerts" | "silences" | "approvals") => {
                 ("Its number.", json!({ "type": "integer", "minimum": 0 }))
             }
             // `model::id`: what neither a topic nor a path has to escape.

@@ -25,6 +25,7 @@ pub(crate) mod table;
 
 use crate::caller::Denied;
 use crate::principal::{Bounds, Principal, Proof, Reach};
+use api::approval::Widening;
 use api::user::{Grant, PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN, TOKEN_DAYS_MAX};
 use api::{Scope, UserRole};
 use model::{Digest, Timestamp, ZoneId};
@@ -160,6 +161,8 @@ pub enum PeopleError {
     #[error("what was decided rests on a state that is over: ask again")]
     Overtaken,
     #[error(transparent)]
+    NeedsTwo(#[from] crate::approvals::NeedsTwo),
+    #[error(transparent)]
     Registry(#[from] crate::registry::RegistryError),
 }
 
@@ -173,6 +176,7 @@ pub struct People {
     sessions: HashMap<Digest, Arc<Session>>,
     sites: BTreeMap<String, BTreeSet<ZoneId>>,
     by_zone: HashMap<ZoneId, String>,
+    two_people: BTreeSet<Widening>,
 }
 
 impl People {
@@ -252,6 +256,15 @@ impl People {
 
     pub fn has_site(&self, id: &str) -> bool {
         id == self.own || self.sites.contains_key(id)
+    }
+
+    /// What needs two people.
+    pub fn two_people(&self) -> &BTreeSet<Widening> {
+        &self.two_people
+    }
+
+    pub fn needs_two(&self, what: Widening) -> bool {
+        self.two_people.contains(&what)
     }
 
     /// Who shows the cookie with this digest.
@@ -426,6 +439,10 @@ impl People {
             .iter()
             .flat_map(|(id, zones)| zones.iter().map(|zone| (zone.clone(), id.clone())))
             .collect();
+    }
+
+    pub(crate) fn put_two_people(&mut self, needed_for: BTreeSet<Widening>) {
+        self.two_people = needed_for;
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a caller is told when there is no answer: problem+json with what was expected and what was found.
 
 use crate::alerts::AlertError;
+use crate::approvals::decide::No;
+use crate::approvals::{ApprovalError, NeedsTwo};
 use crate::caller::Denied;
 use crate::checkin;
 use crate::director::DirectorError;
@@ -209,6 +211,7 @@ impl From<ChangeError> for Failure {
                 Self::new(StatusCode::NOT_FOUND, "unknown_device", "no such device", detail)
             }
             ChangeError::NotCovered(error) => error.into(),
+            ChangeError::NeedsTwo(error) => error.into(),
             ChangeError::Registry(error) => error.into(),
         }
     }
@@ -240,6 +243,7 @@ impl From<PeopleError> for Failure {
             P::LastAdministrator(_) => conflict("last_administrator"),
             P::Disabled(_) => conflict("user_disabled"),
             P::Overtaken => Self::busy(detail),
+            P::NeedsTwo(error) => error.into(),
             P::Registry(error) => error.into(),
         }
     }
@@ -295,7 +299,50 @@ impl From<RolloutError> for Failure {
             RolloutError::Unfit(Unfit::TooManyHalted { .. }) => conflict("too_many_halted"),
             RolloutError::NoRepository(_) => conflict("no_repository"),
             RolloutError::ManyImages { .. } => conflict("many_images"),
+            RolloutError::NeedsTwo(error) => error.into(),
+            RolloutError::Approval(error) => error.into(),
             RolloutError::Table(error) => error.into(),
+        }
+    }
+}
+
+/// What needs two was about to be done by one, since the setting changed meanwhile: asked again, it is asked for.
+impl From<NeedsTwo> for Failure {
+    fn from(error: NeedsTwo) -> Self {
+        Self::busy(told(&error))
+    }
+}
+
+impl From<ApprovalError> for Failure {
+    fn from(error: ApprovalError) -> Self {
+        let detail = told(&error);
+        let conflict = |word| Self::new(StatusCode::CONFLICT, word, "no such change", &detail);
+        let forbidden =
+            |word| Self::new(StatusCode::FORBIDDEN, word, "the caller may not do this", &detail);
+        match error {
+            ApprovalError::Unknown(_) => {
+                Self::new(StatusCode::NOT_FOUND, "unknown_approval", "no such approval", detail)
+            }
+            ApprovalError::No(No::NotOpen(_)) => conflict("not_open"),
+            ApprovalError::No(No::NotInPerson) => forbidden("not_a_session"),
+            ApprovalError::No(No::SamePerson(_)) => forbidden("same_person"),
+            ApprovalError::No(No::NotASecond { .. }) => forbidden("not_a_second"),
+            ApprovalError::No(No::Gone) => Self::busy(detail),
+            ApprovalError::No(No::FirstGone { .. }) | ApprovalError::MovedOn(_) => {
+                conflict("approval_failed")
+            }
+            ApprovalError::NotAPerson { .. } => forbidden("not_a_person"),
+            ApprovalError::NoRole { .. } => forbidden("out_of_scope"),
+            ApprovalError::TooMany { .. } => conflict("too_many"),
+            ApprovalError::TooLong { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "oversize", "it is too long", detail)
+            }
+            ApprovalError::NoGrantRoles => {
+                Self::new(StatusCode::BAD_REQUEST, "bad_two_people", "it cannot be so", detail)
+            }
+            ApprovalError::NobodyToAsk { .. } => conflict("no_second_person"),
+            ApprovalError::NeedsTwo(error) => error.into(),
+            ApprovalError::Registry(error) => error.into(),
         }
     }
 }

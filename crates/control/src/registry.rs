@@ -10,6 +10,7 @@
 //! keys            spki_sha256 → id, device, purpose, spki, certificate, not_after, created_at, retired_at
 //! seen, gateways, firmware, refusals                                 what is known of devices beside: `inventory::table`
 //! users, tokens, sessions, …                                         who may sign in, and where each may do what: `people::table`
+//! two_people, approvals                                              what needs two people, and waits for the second: `approvals::table`
 //! events, log                                                        what was done, and how far the evidence log has it: `step`
 //! ```
 //!
@@ -20,6 +21,7 @@
 mod events;
 mod step;
 
+use crate::approvals::{NeedsTwo, table as approvals};
 use crate::directory::{Device, Directory, Key, NotDrawn, default_group, moves};
 use crate::inventory::table as inventory;
 use crate::ledger::NotCovered;
@@ -29,6 +31,7 @@ use crate::rollouts::signals;
 use crate::rollouts::table as rollouts;
 use crate::station::now;
 use crate::{alerts, director, idempotency, images};
+use api::approval::Widening;
 use api::{Ownership, Purpose, Role, Standing};
 use disk::{Disk, RealDisk};
 use evidence::EventError;
@@ -229,6 +232,8 @@ pub enum ChangeError {
     #[error(transparent)]
     NotCovered(#[from] NotCovered),
     #[error(transparent)]
+    NeedsTwo(#[from] NeedsTwo),
+    #[error(transparent)]
     Registry(#[from] RegistryError),
 }
 
@@ -282,6 +287,77 @@ enum Plan {
     Refuse(NotDrawn, Said),
 }
 
+impl Plan {
+    async fn carry_out(
+        self,
+        step: &mut Step<'_>,
+    ) -> Result<Result<Changed, NotDrawn>, ChangeError> {
+        match self {
+            Self::Keep(device) => {
+                let generation = step.directory().generation();
+                Ok(Ok(Changed { generation, device, events: step.numbers.events }))
+            }
+            Self::Write(next, said) => {
+                let before = step.directory().device(&next.id).map(|device| device.standing);
+                if before == Some(Standing::Quarantined) && next.standing == Standing::Enrolled {
+                    step.expect_two(Widening::QuarantineRelease)?;
+                }
+                step.say(said).await?;
+                Ok(Ok(step.put(*next, None).await?))
+            }
+            Self::Refuse(not_drawn, said) => {
+                step.say(said).await?;
+                Ok(Err(not_drawn))
+            }
+        }
+    }
+}
+
+/// How a standing moves, or why not.
+fn standing(
+    directory: &Directory,
+    id: &DeviceId,
+    to: Standing,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<Plan, ChangeError> {
+    let known = directory.device(id).ok_or_else(|| ChangeError::Unknown(id.clone()))?;
+    // Only a certificate makes a listed device an enrolled one: an operator can release, not enrol.
+    if known.standing == Standing::Listed && to == Standing::Enrolled {
+        let expected = "quarantined";
+        return Ok(refused(known, NotDrawn { from: known.standing, to, expected }, actor, now));
+    }
+    match moves(known.standing, to) {
+        Err(not_drawn) => return Ok(refused(known, not_drawn, actor, now)),
+        Ok(false) => return Ok(Plan::Keep(known.clone())),
+        Ok(true) => {}
+    }
+    let action = match to {
+        Standing::Revoked => "device.revoke",
+        Standing::Decommissioned => "device.decommission",
+        Standing::Quarantined => "device.quarantine",
+        Standing::Enrolled | Standing::Listed => "device.release",
+    };
+    let detail = json!({ "from": known.standing.as_str() });
+    let mut next = Device::clone(known);
+    next.standing = to;
+    next.changed_at = now;
+    let said = of_device(now, actor, action, &next.id, detail);
+    Ok(Plan::Write(Box::new(next), said))
+}
+
+/// Lets a device back, in the step of who may.
+pub(crate) async fn release(
+    step: &mut Step<'_>,
+    id: &DeviceId,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<(), ChangeError> {
+    let plan = standing(step.directory(), id, Standing::Enrolled, actor, now)?;
+    plan.carry_out(step).await??;
+    Ok(())
+}
+
 impl Registry {
     /// Opens the registry of a site, or makes it. `policies` are what bundles will carry: others than last time raise the
     /// generation, so that gateways fetch them.
@@ -297,9 +373,34 @@ impl Registry {
             .map_err(directory)?;
         let policies = trust::digest(policies.as_bytes()).to_string();
         take_site(&mut writer, path, site, &policies).await?;
+        let registry = Self::of(path, writer, site).await?;
+        registry.take_policies(policies).await?;
+        Ok(registry)
+    }
+
+    /// Opens one that is there, as it is, while its control plane is stopped.
+    pub async fn open_for_repair(path: &Path) -> Result<Self, RegistryError> {
+        let open = |source| RegistryError::Open { path: path.to_owned(), source };
+        if !path.is_file() {
+            return Err(open(sqlx::Error::Io(std::io::ErrorKind::NotFound.into())));
+        }
+        let mut writer = connect(path).await.map_err(open)?;
+        make_schema(&mut writer, path).await?;
+        let site: String = sqlx::query_scalar("SELECT name FROM site")
+            .fetch_one(&mut writer)
+            .await
+            .map_err(open)?;
+        Self::of(path, writer, &site).await
+    }
+
+    async fn of(
+        path: &Path,
+        mut writer: SqliteConnection,
+        site: &str,
+    ) -> Result<Self, RegistryError> {
         let (now, numbers) = load(&mut writer).await?;
         let people = people::load(&mut writer, site).await?;
-        let registry = Self(Arc::new(Inner {
+        Ok(Self(Arc::new(Inner {
             path: path.to_owned(),
             writer: Mutex::new(Some(writer)),
             numbers: watch::Sender::new(numbers),
@@ -307,9 +408,7 @@ impl Registry {
             directory: watch::Sender::new(Arc::new(now)),
             people: watch::Sender::new(Arc::new(people)),
             failed: watch::Sender::new(false),
-        }));
-        registry.take_policies(policies).await?;
-        Ok(registry)
+        })))
     }
 
     /// Others than last time are a change like any other.
@@ -460,37 +559,7 @@ impl Registry {
         now: Timestamp,
     ) -> Result<Changed, ChangeError> {
         let (id, actor) = (id.clone(), actor.clone());
-        self.change(move |directory| {
-            let known = directory.device(&id).ok_or_else(|| ChangeError::Unknown(id.clone()))?;
-            // Only a certificate makes a listed device an enrolled one: an operator can release, not enrol.
-            if known.standing == Standing::Listed && to == Standing::Enrolled {
-                let expected = "quarantined";
-                return Ok(refused(
-                    known,
-                    NotDrawn { from: known.standing, to, expected },
-                    &actor,
-                    now,
-                ));
-            }
-            match moves(known.standing, to) {
-                Err(not_drawn) => return Ok(refused(known, not_drawn, &actor, now)),
-                Ok(false) => return Ok(Plan::Keep(known.clone())),
-                Ok(true) => {}
-            }
-            let action = match to {
-                Standing::Revoked => "device.revoke",
-                Standing::Decommissioned => "device.decommission",
-                Standing::Quarantined => "device.quarantine",
-                Standing::Enrolled | Standing::Listed => "device.release",
-            };
-            let detail = json!({ "from": known.standing.as_str() });
-            let mut next = Device::clone(known);
-            next.standing = to;
-            next.changed_at = now;
-            let said = of_device(now, &actor, action, &next.id, detail);
-            Ok(Plan::Write(Box::new(next), said))
-        })
-        .await
+        self.change(move |directory| standing(directory, &id, to, &actor, now)).await
     }
 
     /// Takes all keys of a device away: it has to enrol anew, by its birth certificate. How it stands does not change, and
@@ -575,20 +644,8 @@ impl Registry {
     ) -> Result<Changed, ChangeError> {
         let done = self.step(move |step| -> Work<'_, Result<Changed, NotDrawn>, ChangeError> {
             Box::pin(async move {
-                match plan(step.directory())? {
-                    Plan::Keep(device) => {
-                        let generation = step.directory().generation();
-                        Ok(Ok(Changed { generation, device, events: step.numbers.events }))
-                    }
-                    Plan::Write(next, said) => {
-                        step.say(said).await?;
-                        Ok(Ok(step.put(*next, None).await?))
-                    }
-                    Plan::Refuse(not_drawn, said) => {
-                        step.say(said).await?;
-                        Ok(Err(not_drawn))
-                    }
-                }
+                let plan = plan(step.directory())?;
+                plan.carry_out(step).await
             })
         });
         Ok(done.await?.value?)
@@ -823,6 +880,7 @@ async fn make_schema(writer: &mut SqliteConnection, path: &Path) -> Result<(), R
         alerts::table::SCHEMA,
         people::SCHEMA,
         idempotency::SCHEMA,
+        approvals::SCHEMA,
     ];
     for added in schemas {
         sqlx::raw_sql(added).execute(&mut *tx).await.map_err(open)?;

@@ -23,6 +23,7 @@ pub mod signals;
 pub mod table;
 mod told;
 
+use crate::approvals::{self, ApprovalError, NeedsTwo, Word};
 use crate::checkin::{Refused, Sealed};
 use crate::director::{Asked, Director, DirectorError};
 use crate::directory::Directory;
@@ -32,6 +33,7 @@ use crate::principal::Actor;
 use crate::registry::{Registry, RegistryError};
 use crate::releases::{Releases, release};
 use crate::station::now;
+use api::approval::Widening;
 use api::rollout::{AskedSignal, NewRollout};
 use api::update::CheckIn;
 use api::{Ask, Query};
@@ -41,7 +43,7 @@ use book::{
 use draft::{DraftError, Found, Members, Named};
 use evidence::event::Said;
 use model::{DeviceId, ProductId, RolloutId, Timestamp, Version, told as text_of};
-use rollout::{Answer, Command, Event, Happened, Known, Position, Saved, State};
+use rollout::{Answer, Command, Event, Happened, Position, Saved, State};
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -87,6 +89,10 @@ pub enum RolloutError {
     #[error("no device `{0}`: expected one of the fleet")]
     UnknownDevice(DeviceId),
     #[error(transparent)]
+    NeedsTwo(#[from] NeedsTwo),
+    #[error(transparent)]
+    Approval(#[from] ApprovalError),
+    #[error(transparent)]
     Table(#[from] TableError),
 }
 
@@ -131,10 +137,6 @@ pub struct Answered {
     /// And how many tell of the rest: facts, and that something was halted. A log that takes nothing does not keep a
     /// device from hearing of a halt.
     pub said: u64,
-    /// What became of the device's permits by this check-in.
-    pub moved: Vec<(RolloutId, Known)>,
-    /// It says something else of its newest install than it said last.
-    pub says_new_outcome: bool,
 }
 
 /// The site's rollouts. Clones are handles to the same ones.
@@ -247,8 +249,7 @@ impl Rollouts {
             return Ok(None);
         }
         book.keep(device, kept);
-        let (moved, says_new_outcome) = (Vec::new(), false);
-        Ok(Some(Answered { check_in, leave, said: leave, moved, says_new_outcome }))
+        Ok(Some(Answered { check_in, leave, said: leave }))
     }
 
     async fn check_in_in_turn(
@@ -289,12 +290,11 @@ impl Rollouts {
             (false, true) => Leave::Any,
             (false, false) => Leave::NoPermit,
         };
-        let (checked, writes, says_new_outcome) = {
+        let (checked, writes) = {
             let book = self.book();
             let checked = book.check_in(&sealed, at, leave)?;
             let writes = self.writes(&book, &checked.moved, &Mover::Site, at);
-            let before = book.manifest(&id).and_then(|kept| kept.manifest().outcome);
-            (checked, writes, before != sealed.manifest.outcome)
+            (checked, writes)
         };
         let orders = self.targets(&checked, at);
         // Else it is kept in memory alone, as if it had been answered at once: a lease was due, or this is the first one
@@ -342,13 +342,8 @@ impl Rollouts {
             kept.events = said;
         }
         let leave = if raises { said } else { kept.events };
-        let permits = moved.iter().flat_map(|moved| {
-            let own = moved.permits.iter().filter(|(holder, _)| *holder == device);
-            own.map(|(_, permit)| (moved.rollout.clone(), permit.known))
-        });
-        let permits = permits.collect();
         self.take(moved, |book| book.keep(device, kept));
-        Ok(Answered { check_in, leave, said, moved: permits, says_new_outcome })
+        Ok(Answered { check_in, leave, said })
     }
 
     /// The vendor's words for what a device is ordered. What the vendor does not name (any more) cannot be ordered: no
@@ -378,14 +373,15 @@ impl Rollouts {
         targets
     }
 
-    /// Makes a rollout of what somebody wrote, and starts it if it says so.
+    /// Makes a rollout of what somebody wrote, and starts it if it says so. `word` is a second person's, where it takes two.
     pub async fn create(
         &self,
         new: NewRollout,
         actor: Actor,
+        word: Option<Word>,
     ) -> Result<Told<api::rollout::Rollout>, RolloutError> {
         let this = self.clone();
-        let work = tokio::spawn(async move { this.create_in_turn(new, actor).await });
+        let work = tokio::spawn(async move { this.create_in_turn(new, actor, word).await });
         work.await.unwrap_or_else(|_| Err(RegistryError::GivenUp.into()))
     }
 
@@ -393,9 +389,15 @@ impl Rollouts {
         &self,
         new: NewRollout,
         actor: Actor,
+        word: Option<Word>,
     ) -> Result<Told<api::rollout::Rollout>, RolloutError> {
         let named = Named::read(&new)?;
-        if let Some(known) = self.known(&named, &new)? {
+        let known = || match (self.known(&named, &new)?, &named.id, &word) {
+            // Somebody has made it, and not by this word.
+            (Some(_), Some(id), Some(_)) => Err(RolloutError::Taken(id.clone())),
+            (known, ..) => Ok(known),
+        };
+        if let Some(known) = known()? {
             return Ok(known);
         }
         let (digest, members) = self.image(&named)?;
@@ -406,10 +408,11 @@ impl Rollouts {
         let cohort = self.cohort(&named.product, &members).await;
         let _turn = self.0.turn.lock().await;
         // Somebody may have made it meanwhile.
-        if let Some(known) = self.known(&named, &new)? {
+        if let Some(known) = known()? {
             return Ok(known);
         }
         let at = now();
+        let takes_two = new.start && approvals::is_emergency(&new, cohort);
         let (number, live, told) = {
             let book = self.book();
             book.expect_room(moment(at))?;
@@ -434,9 +437,12 @@ impl Rollouts {
             }
             (number, live, told)
         };
+        self.expect_two(takes_two, word.as_ref())?;
+        let two = Two { takes_two, second: word };
         let written = live.clone();
         let done = self.0.registry.step(move |step| {
             Box::pin(async move {
+                two.expect(step).await?;
                 table::add(step.tx(), number, &written).await?;
                 for said in told {
                     step.say(said).await?;
@@ -455,6 +461,15 @@ impl Rollouts {
         self.book_mut().add(number, live);
         self.0.stirred.notify_one();
         Ok(Told { value, events })
+    }
+
+    /// Before anything is written. It is asked once more where it is: [`Two::expect`].
+    fn expect_two(&self, takes_two: bool, word: Option<&Word>) -> Result<(), NeedsTwo> {
+        let what = Widening::EmergencyRollout;
+        match takes_two && word.is_none() && self.0.registry.people().needs_two(what) {
+            true => Err(NeedsTwo(what)),
+            false => Ok(()),
+        }
     }
 
     /// A call whose answer was lost can be made again: the same order under the same name is the same rollout.
@@ -510,9 +525,11 @@ impl Rollouts {
         id: &RolloutId,
         command: api::rollout::RolloutCommand,
         actor: Actor,
+        word: Option<Word>,
     ) -> Result<Told<api::rollout::Rollout>, RolloutError> {
         let (this, id) = (self.clone(), id.clone());
-        let work = tokio::spawn(async move { this.command_in_turn(&id, command, actor).await });
+        let work =
+            tokio::spawn(async move { this.command_in_turn(&id, command, actor, word).await });
         work.await.unwrap_or_else(|_| Err(RegistryError::GivenUp.into()))
     }
 
@@ -521,17 +538,26 @@ impl Rollouts {
         id: &RolloutId,
         word: api::rollout::RolloutCommand,
         actor: Actor,
+        second: Option<Word>,
     ) -> Result<Told<api::rollout::Rollout>, RolloutError> {
         let _turn = self.0.turn.lock().await;
         let unknown = || RolloutError::Unknown(id.clone());
         let number = self.book().number(id).ok_or_else(unknown)?;
         let command = told::command(word);
-        let unfit = {
+        let (unfit, takes_two) = {
             let book = self.book();
             let live = book.live(number).ok_or_else(unknown)?;
             let at = now();
             let unfit = book.fits(number, live, command, moment(at)).err();
-            unfit.map(|unfit| (told::refused(live, word, &unfit, &actor, at), unfit))
+            let unfit = unfit.map(|unfit| (told::refused(live, word, &unfit, &actor, at), unfit));
+            // Whoever goes on with what was begun does not begin it.
+            let phase = live.state().phase.name();
+            let begins = command == Command::Start && phase == rollout::Named::Planned;
+            if let (false, Some(_)) = (begins, &second) {
+                let (rollout, command) = (id.clone(), word);
+                return Err(RolloutError::NotFromHere { rollout, command, phase });
+            }
+            (unfit, begins && approvals::is_emergency(&live.order, live.plan().cohort))
         };
         if let Some((said, unfit)) = unfit {
             // A move that is refused is an event (INV-STATE-1); there is nothing else to write.
@@ -542,8 +568,11 @@ impl Rollouts {
             step.await.map_err(|error: RegistryError| error)?;
             return Err(unfit.into());
         }
+        self.expect_two(takes_two, second.as_ref())?;
         let events = vec![Event::Command(command)];
-        let done = self.move_in_turn(number, events, Mover::Person(actor)).await?;
+        let done = self
+            .move_in_turn(number, events, Mover::Person(actor), Two { takes_two, second })
+            .await?;
         let Some(Told { value: happened, events }) = done else { return Err(unknown()) };
         let refused = happened.iter().find_map(|what| match what {
             Happened::Refused { phase, .. } => Some(*phase),
@@ -569,7 +598,7 @@ impl Rollouts {
         let work = tokio::spawn(async move {
             let _turn = this.0.turn.lock().await;
             let events = events(&this.book());
-            this.move_in_turn(number, events, Mover::Site).await
+            this.move_in_turn(number, events, Mover::Site, Two::default()).await
         });
         let moved = work.await.unwrap_or_else(|_| Err(RegistryError::GivenUp.into()))?;
         Ok(moved.is_some())
@@ -581,6 +610,7 @@ impl Rollouts {
         number: Number,
         events: Vec<Event>,
         mover: Mover,
+        two: Two,
     ) -> Result<Option<Told<Vec<Happened>>>, RolloutError> {
         let at = now();
         let (moved, writes) = {
@@ -599,6 +629,7 @@ impl Rollouts {
         };
         let done = self.0.registry.step(move |step| {
             Box::pin(async move {
+                two.expect(step).await?;
                 for write in &writes {
                     write.carry_out(step).await?;
                 }
@@ -793,6 +824,25 @@ pub(crate) enum Mover {
     Person(Actor),
     /// By what came of a device's word, of time, or of an answer.
     Site,
+}
+
+/// What a step of a rollout has to have from people, before it writes anything.
+#[derive(Debug, Default)]
+struct Two {
+    takes_two: bool,
+    second: Option<Word>,
+}
+
+impl Two {
+    async fn expect(self, step: &mut crate::registry::Step<'_>) -> Result<(), RolloutError> {
+        if let Some(word) = self.second {
+            word.give(step).await?;
+        }
+        if self.takes_two {
+            step.expect_two(Widening::EmergencyRollout)?;
+        }
+        Ok(())
+    }
 }
 
 /// A rollout's move, ready to be written.

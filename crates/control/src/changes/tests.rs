@@ -172,6 +172,7 @@ fn everybody_hears_of_what_he_may_ask_for_and_of_nothing_else() {
             "alert/1",
             "user/anna",
             "token/anna/ci",
+            "approval/1",
             "site"
         ]
     );

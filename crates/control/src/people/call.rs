@@ -1,10 +1,12 @@
 //! Users, sessions, tokens and sites, as calls.
 
 use super::door::Refused;
-use super::table::{End, NewToken as Kept};
+use super::table::{End, NewToken as Kept, Whose};
 use super::{
     PeopleError, Session, Token as Held, User as Known, check_name, check_password, secret,
 };
+use crate::approvals::Act;
+use crate::approvals::call::{ask, tidy as tidy_approvals};
 use crate::call::{Call, json_answer, no_content};
 use crate::directory::Directory;
 use crate::people::People;
@@ -162,7 +164,7 @@ fn shown_now(station: &Station, user: &Known) -> User {
 }
 
 pub(crate) async fn create_user(station: &Station, call: Call) -> Result<Response, Failure> {
-    let actor = call.person(station)?.actor.clone();
+    let person = call.person(station)?.clone();
     let NewUser { name, password, grants } = call.secret_json(BODY_BYTES_MAX).await?;
     let people = station.registry.people();
     // What can be said at once costs no hash.
@@ -171,7 +173,13 @@ pub(crate) async fn create_user(station: &Station, call: Call) -> Result<Respons
     checked.map_err(|error| failed(station, error))?;
     station.ledger.may_widen()?;
     let hash = station.door.hash(password).await?;
+    let actor = person.actor.clone();
+    let kept = (name.clone(), hash.clone(), grants.clone());
     let made = station.registry.create_user(name, hash, grants, actor, now()).await;
+    if let Err(PeopleError::NeedsTwo(_)) = made {
+        let (name, hash, grants) = kept;
+        return ask(station, Act::CreateUser { name, grants }, Some(hash), &person).await;
+    }
     let Done { value, events } = made.map_err(|error| failed(station, error))?;
     tracing::info!(user = %value.name, "user made");
     station.ledger.covered(events).await?;
@@ -181,7 +189,7 @@ pub(crate) async fn create_user(station: &Station, call: Call) -> Result<Respons
 }
 
 pub(crate) async fn grant(station: &Station, mut call: Call) -> Result<Response, Failure> {
-    let actor = call.person(station)?.actor.clone();
+    let person = call.person(station)?.clone();
     let name = call.name().await?;
     let Grants { grants } = call.json(BODY_BYTES_MAX).await?;
     let people = station.registry.people();
@@ -190,7 +198,11 @@ pub(crate) async fn grant(station: &Station, mut call: Call) -> Result<Response,
     if widens {
         station.ledger.may_widen()?;
     }
-    let done = station.registry.grant(name, grants, actor, now()).await;
+    let actor = person.actor.clone();
+    let done = station.registry.grant(name.clone(), grants.clone(), actor, now()).await;
+    if let Err(PeopleError::NeedsTwo(_)) = done {
+        return ask(station, Act::Grant { name, grants }, None, &person).await;
+    }
     changed(station, done, widens, "granted").await
 }
 
@@ -202,10 +214,13 @@ pub(crate) async fn disable_user(station: &Station, mut call: Call) -> Result<Re
 }
 
 pub(crate) async fn enable_user(station: &Station, mut call: Call) -> Result<Response, Failure> {
-    let actor = call.person(station)?.actor.clone();
+    let person = call.person(station)?.clone();
     let name = call.name().await?;
     station.ledger.may_widen()?;
-    let done = station.registry.enable_user(name, actor, now()).await;
+    let done = station.registry.enable_user(name.clone(), person.actor.clone(), now()).await;
+    if let Err(PeopleError::NeedsTwo(_)) = done {
+        return ask(station, Act::EnableUser { name }, None, &person).await;
+    }
     changed(station, done, true, "enabled").await
 }
 
@@ -242,7 +257,13 @@ pub(crate) async fn set_password(station: &Station, mut call: Call) -> Result<Re
         station.ledger.may_widen()?;
     }
     let hash = station.door.hash(password).await?;
-    let done = station.registry.set_password(name, hash, person.actor.clone(), at).await;
+    let (whose, actor) = (if is_own { Whose::Own } else { Whose::Another }, person.actor.clone());
+    let kept = (name.clone(), hash.clone());
+    let done = station.registry.set_password(name, hash, whose, actor, at).await;
+    if let Err(PeopleError::NeedsTwo(_)) = done {
+        let (name, hash) = kept;
+        return ask(station, Act::SetPassword { name }, Some(hash), &person).await;
+    }
     changed(station, done, !is_own, "given a password").await
 }
 
@@ -362,12 +383,17 @@ fn shown_sites(people: &People, directory: &Directory, reach: &Reach) -> Sites {
 }
 
 pub(crate) async fn assign_site(station: &Station, call: Call) -> Result<Response, Failure> {
-    let actor = call.person(station)?.actor.clone();
+    let person = call.person(station)?.clone();
     let Site { id, zones } = call.json(SITE_BYTES_MAX).await?;
     let zones: BTreeSet<ZoneId> = zones.into_iter().map(ZoneId::new).collect::<Result<_, _>>()?;
     // Whose rights end at a site sees what comes to it.
     station.ledger.may_widen()?;
-    let done = station.registry.assign_site(id, zones, actor, now()).await;
+    let actor = person.actor.clone();
+    let done = station.registry.assign_site(id.clone(), zones.clone(), actor, now()).await;
+    if let Err(PeopleError::NeedsTwo(_)) = done {
+        let zones = zones.iter().map(ToString::to_string).collect();
+        return ask(station, Act::AssignSite { id, zones }, None, &person).await;
+    }
     let Done { events, .. } = done.map_err(|error| failed(station, error))?;
     station.ledger.covered(events).await?;
     let people = station.registry.people();
@@ -415,6 +441,7 @@ pub(crate) async fn tidy(station: &Station) {
             tracing::warn!(error = %told(&error), "refused sign-ins are in no event");
         }
     }
+    tidy_approvals(station).await;
     let idle = station.limits.session_idle;
     match station.registry.tidy_people(idle, at).await {
         Err(PeopleError::Registry(RegistryError::Closed)) | Ok(()) => {}

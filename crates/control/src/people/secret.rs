@@ -46,7 +46,7 @@ impl Hash {
         Self(NOBODY.to_owned())
     }
 
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 

@@ -15,8 +15,10 @@ use super::{
     People, PeopleError, SESSIONS_MAX, SITES_MAX, Session, TOKENS_ALL_MAX, TOKENS_MAX, Token,
     USERS_MAX, Used, User, ZONES_MAX, check_name,
 };
+use crate::approvals::table::load_two_people;
 use crate::principal::{Actor, Bounds};
 use crate::registry::{Done, Registry, RegistryError, Step, Work, said};
+use api::approval::Widening;
 use api::user::Grant;
 use api::{Scope, UserRole};
 use model::{Digest, Timestamp, ZoneId};
@@ -132,6 +134,13 @@ impl End {
     }
 }
 
+/// Whose password somebody sets: whoever knows another's can act as him.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Own,
+    Another,
+}
+
 impl Registry {
     pub async fn create_user(
         &self,
@@ -203,11 +212,12 @@ impl Registry {
         &self,
         name: String,
         password: Hash,
+        whose: Whose,
         actor: Actor,
         now: Timestamp,
     ) -> Changed<Arc<User>> {
         self.people_step(move |step| {
-            Box::pin(async move { set_password(step, &name, password, &actor, now).await })
+            Box::pin(async move { set_password(step, &name, password, whose, &actor, now).await })
         })
         .await
     }
@@ -425,6 +435,7 @@ pub(crate) async fn create_user(
         return Err(PeopleError::TooMany { what: "users", max: USERS_MAX });
     }
     let grants = step.people.check_grants(grants)?;
+    step.expect_two(Widening::GrantRoles)?;
     let detail = json!({ "grants": told(&grants) });
     step.say(said(now, actor, "user.create", subject(name), detail)).await?;
     let next = User {
@@ -453,6 +464,9 @@ pub(crate) async fn grant(
     let detail = json!({ "from": told(&known.grants), "to": told(&grants) });
     let next = User { grants, ..User::clone(&known) };
     step.people.check_administrators(&next)?;
+    if known.is_widened_by(&next.grants) {
+        step.expect_two(Widening::GrantRoles)?;
+    }
     step.say(said(now, actor, "user.grant", subject(name), detail)).await?;
     put_user(step, next).await
 }
@@ -467,6 +481,7 @@ pub(crate) async fn enable_user(
     if !known.disabled {
         return Ok(known);
     }
+    step.expect_two(Widening::GrantRoles)?;
     step.say(said(now, actor, "user.enable", subject(name), json!({}))).await?;
     put_user(step, User { disabled: false, ..User::clone(&known) }).await
 }
@@ -475,10 +490,14 @@ pub(crate) async fn set_password(
     step: &mut Step<'_>,
     name: &str,
     password: Hash,
+    whose: Whose,
     actor: &Actor,
     now: Timestamp,
 ) -> Result<Arc<User>, PeopleError> {
     let known = user(step, name)?;
+    if whose == Whose::Another {
+        step.expect_two(Widening::GrantRoles)?;
+    }
     end_all(step, name, End::OtherPassword, actor, now).await?;
     revoke_all(step, name, actor, now).await?;
     step.say(said(now, actor, "user.password", subject(name), json!({}))).await?;
@@ -546,7 +565,7 @@ async fn create_token(
     Ok(())
 }
 
-async fn assign_site(
+pub(crate) async fn assign_site(
     step: &mut Step<'_>,
     id: &str,
     zones: BTreeSet<ZoneId>,
@@ -572,6 +591,7 @@ async fn assign_site(
     if known.as_ref() == Some(&zones) {
         return Ok(());
     }
+    step.expect_two(Widening::GrantRoles)?;
     let run = |sql: &'static str| sqlx::query(sql).bind(id.to_owned());
     let write = RegistryError::Write;
     run("INSERT INTO sites VALUES (?) ON CONFLICT DO NOTHING")
@@ -769,6 +789,7 @@ pub(crate) async fn load(
     for (id, zones) in sites {
         people.put_site(&id, zones);
     }
+    people.put_two_people(load_two_people(connection).await?);
     Ok(people)
 }
 

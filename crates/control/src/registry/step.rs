@@ -9,8 +9,10 @@
 //! ```
 
 use super::{Changed, Issued, RegistryError, retire_key, write_device, write_key};
+use crate::approvals::{Both, NeedsTwo};
 use crate::directory::{Device, Directory};
 use crate::people::People;
+use api::approval::Widening;
 use evidence::event::{Event, NUMBER_MAX, Said};
 use model::Timestamp;
 use serde_json::Value;
@@ -69,6 +71,8 @@ pub struct Step<'c> {
     /// As they are when this step is committed. What is changed here is written by who changes it.
     pub(crate) people: Arc<People>,
     pub(super) numbers: Numbers,
+    /// Who do this step, if it takes two.
+    both: Option<Both>,
 }
 
 /// The site's two counters.
@@ -87,7 +91,7 @@ impl<'c> Step<'c> {
         people: Arc<People>,
         numbers: Numbers,
     ) -> Self {
-        Self { tx, directory, people, numbers }
+        Self { tx, directory, people, numbers, both: None }
     }
 
     pub(super) fn into_parts(
@@ -131,8 +135,29 @@ impl<'c> Step<'c> {
         Ok(next)
     }
 
+    /// For whoever writes what can need two people, where it is written: no way leads past it (INV-LEAST-1).
+    pub(crate) fn expect_two(&self, what: Widening) -> Result<(), NeedsTwo> {
+        match self.both {
+            None if self.people.needs_two(what) => Err(NeedsTwo(what)),
+            _ => Ok(()),
+        }
+    }
+
+    /// From here on this step is what two people do, and its events name both.
+    pub(crate) fn by_both(&mut self, both: Both) {
+        self.both = Some(both);
+    }
+
     /// Writes an event of what this step does. Returns its number.
-    pub async fn say(&mut self, said: Said) -> Result<u64, RegistryError> {
+    pub async fn say(&mut self, mut said: Said) -> Result<u64, RegistryError> {
+        if let Some(Both { approval, asked_by, approved_by }) = &self.both {
+            let names = [
+                ("approval", approval.to_string()),
+                ("asked_by", asked_by.to_string()),
+                ("approved_by", approved_by.to_string()),
+            ];
+            said.detail.extend(names.map(|(word, name)| (word.to_owned(), name.into())));
+        }
         let sequence = self.numbers.events;
         // What could not be a leaf of the log is refused here, where it is still nobody's burden.
         let event = Event::new(sequence, said).map_err(RegistryError::Event)?;

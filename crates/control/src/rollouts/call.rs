@@ -1,6 +1,8 @@
 //! Check-ins, rollouts and what devices run, as calls.
 
 use super::{CheckInError, RolloutError, Told, told};
+use crate::approvals::Act;
+use crate::approvals::call::ask;
 use crate::call::{Call, expect_media_type, json_answer};
 use crate::caller::Denied;
 use crate::checkin;
@@ -10,7 +12,7 @@ use crate::gateway::still_gateway;
 use crate::principal::Reach;
 use crate::problem::Failure;
 use crate::rollouts::book::{Kept, Live, Number};
-use crate::rollouts::draft::DraftError;
+use crate::rollouts::draft::{DraftError, Named};
 use crate::rollouts::table;
 use crate::station::{Station, now};
 use api::Scope;
@@ -49,7 +51,6 @@ pub(crate) async fn check_in(station: &Station, call: Call) -> Result<Response, 
     expect_media_type(&call.head.headers, "application/cose")?;
     let Of { device } = call.query_string()?;
     let device = DeviceId::new(device)?;
-    let came = now();
     let room = station.check_ins.take(gateway.id.clone())?;
     let body = call.body(CHECK_IN_BYTES_MAX).await?;
     // The body may have taken its time, and a revocation does not wait for it.
@@ -58,10 +59,8 @@ pub(crate) async fn check_in(station: &Station, call: Call) -> Result<Response, 
     debug_assert_eq!(gateway.id, gateway_now.id);
     let (grace, seen) = (station.limits.key_grace, device.clone());
     let sealed = checkin::open(&body, &device, &gateway_now, &directory, grace, now());
-    let mut outcome = None;
     let answer = match sealed {
         Ok(sealed) => {
-            outcome.clone_from(&sealed.manifest.outcome);
             let may_issue = station.ledger.may_widen().is_ok();
             station.rollouts.check_in(sealed, may_issue, room).await
         }
@@ -92,21 +91,12 @@ pub(crate) async fn check_in(station: &Station, call: Call) -> Result<Response, 
     // No leave reaches a device before the evidence log covers it (INV-EVID-1). That something was halted does.
     station.ledger.covered(answered.leave).await?;
     station.ledger.covered_if_soon(answered.said).await;
-    let by = (station.terms.site.as_str(), &gateway.id, call.request());
-    crate::traced::check_in(
-        &station.traces,
-        by,
-        &device,
-        outcome.as_ref(),
-        &answered,
-        (came, now()),
-    );
     Ok(json_answer(&answered.check_in))
 }
 
 pub(crate) async fn create(station: &Station, call: Call) -> Result<Response, Failure> {
     let (person, reach) = call.person_within(station)?;
-    let actor = person.actor.clone();
+    let person = person.clone();
     let mut new: NewRollout = call.json(BODY_BYTES_MAX).await?;
     person.may_reach(&new.cohort.groups)?;
     bound(station, &call, &reach, &mut new.cohort)?;
@@ -119,7 +109,15 @@ pub(crate) async fn create(station: &Station, call: Call) -> Result<Response, Fa
         }
     }
     station.ledger.may_widen()?;
-    let made = station.rollouts.create(new, actor).await;
+    let made = station.rollouts.create(new.clone(), person.actor.clone(), None).await;
+    if let Err(RolloutError::NeedsTwo(_)) = made {
+        // Who says yes to it knows its name.
+        let named = Named::read(&new).map_err(RolloutError::from)?;
+        let free = || station.rollouts.book().free_name(&named.product, named.version);
+        new.id.get_or_insert_with(free);
+        let order = Box::new(new);
+        return ask(station, Act::CreateRollout { order }, None, &person).await;
+    }
     let Told { value, events } = made.map_err(|error| failed(station, error))?;
     tracing::info!(
         rollout = %value.id, product = %value.order.product, version = %value.order.version,
@@ -166,17 +164,17 @@ pub(crate) async fn one(station: &Station, mut call: Call) -> Result<Response, F
 
 pub(crate) async fn command(station: &Station, mut call: Call) -> Result<Response, Failure> {
     let (person, reach) = call.person_within(station)?;
-    let actor = person.actor.clone();
+    let person = person.clone();
     let command = call.endpoint.rollout_command();
     let command = command.expect("the table of endpoints sends nothing else here");
     let id = rollout(&mut call).await?;
     expect_reached(station, &reach, &id)?;
-    let groups = {
+    let cohort = {
         let book = station.rollouts.book();
         let live = book.number(&id).and_then(|number| book.live(number));
-        live.ok_or_else(|| unknown(&id))?.order.cohort.groups.clone()
+        live.ok_or_else(|| unknown(&id))?.order.cohort.clone()
     };
-    call.person(station)?.may_reach(&groups)?;
+    person.may_reach(&cohort.groups)?;
     // What narrows is done whether or not it can be logged at once.
     use RolloutCommand::{Abort, Halt, Pause, Resume, Revert, Start};
     let widens = match command {
@@ -186,7 +184,11 @@ pub(crate) async fn command(station: &Station, mut call: Call) -> Result<Respons
     if widens {
         station.ledger.may_widen()?;
     }
-    let done = station.rollouts.command(&id, command, actor).await;
+    let done = station.rollouts.command(&id, command, person.actor.clone(), None).await;
+    if let Err(RolloutError::NeedsTwo(_)) = done {
+        let act = Act::StartRollout { rollout: id.to_string(), cohort };
+        return ask(station, act, None, &person).await;
+    }
     let Told { value, events } = done.map_err(|error| failed(station, error))?;
     tracing::info!(rollout = %id, command = command.as_str(), phase = %value.phase, "rollout moved");
     match widens {

@@ -2,6 +2,7 @@
 
 mod access;
 mod alerts;
+mod approvals;
 mod console;
 mod contract;
 mod director;
