@@ -185,6 +185,7 @@ impl Alerts {
             });
             gone.await?;
         }
+        metrics.count_alerts(&state);
         Ok(Self(Arc::new(Inner {
             site,
             registry,
@@ -420,17 +421,7 @@ impl Alerts {
     }
 
     fn show(&self, next: State) {
-        let mut open = BTreeMap::new();
-        for watched in next.rules() {
-            let failing = i64::from(watched.trouble.is_some());
-            self.0.metrics.rules_failing.with_label_values(&[&watched.rule.id]).set(failing);
-            let of = open.entry(watched.rule.priority).or_insert(0);
-            *of += i64::try_from(watched.open()).unwrap_or(i64::MAX);
-        }
-        for priority in api::alert::Priority::ALL {
-            let count = open.get(&priority).copied().unwrap_or(0);
-            self.0.metrics.alerts.with_label_values(&[priority.as_str()]).set(count);
-        }
+        self.0.metrics.count_alerts(&next);
         *self.0.state.write().expect("nothing panics while it holds the state") = Arc::new(next);
     }
 
@@ -456,6 +447,23 @@ impl Alerts {
                 Err(AlertError::Ended(silence))
             }
             Some(_) => Ok(()),
+        }
+    }
+}
+
+impl Metrics {
+    /// Of every rule and priority there is a figure, also before the first look: a rule can be about it.
+    fn count_alerts(&self, state: &State) {
+        let mut open = BTreeMap::new();
+        for watched in state.rules() {
+            let failing = i64::from(watched.trouble.is_some());
+            self.rules_failing.with_label_values(&[&watched.rule.id]).set(failing);
+            let of = open.entry(watched.rule.priority).or_insert(0);
+            *of += i64::try_from(watched.open()).unwrap_or(i64::MAX);
+        }
+        for priority in api::alert::Priority::ALL {
+            let count = open.get(&priority).copied().unwrap_or(0);
+            self.alerts.with_label_values(&[priority.as_str()]).set(count);
         }
     }
 }

@@ -561,3 +561,18 @@ async fn devices_and_their_gateway_that_are_not_heard_are_one_alert() {
     // This device was never heard through a gateway: it stands for itself.
     assert_eq!(named, ["pump-1 is silent", "gw-1 is silent (gw-1)"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rule_about_rules_can_itself_be_evaluated_from_its_first_look_on() {
+    let (world, _) = world().await;
+    let looked = in_time("it is looked at", async {
+        loop {
+            let rules: Rules = Got::of(world.operator(Method::GET, path::ALERT_RULES)).await.json();
+            let state = rules.states["rule-cannot-be-evaluated"].clone();
+            if state.looked_at_ms.is_some() {
+                return state;
+            }
+        }
+    });
+    assert_eq!(looked.await.trouble, None);
+}
