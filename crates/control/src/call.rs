@@ -5,6 +5,7 @@ use crate::directory::Directory;
 use crate::endpoint::{Access, Endpoint};
 use crate::principal::{Principal, Reach};
 use crate::problem::Failure;
+use crate::request::Named;
 use crate::station::Station;
 use axum::RequestPartsExt as _;
 use axum::body::Body;
@@ -42,6 +43,11 @@ const HEAR_OUT_BYTES_MAX: usize = 16 * 1024 * 1024;
 const HEAR_OUT_TIME_MAX: Duration = Duration::from_secs(5);
 
 impl Call {
+    /// The request's name.
+    pub fn request(&self) -> &str {
+        self.head.extensions.get::<Named>().map_or("", |named| &named.0)
+    }
+
     /// For work of the operator's people: who asks. The table has seen to what it may, and here it is seen again
     /// (INV-LEAST-1).
     pub fn person(&self, station: &Station) -> Result<&Arc<Principal>, Denied> {
@@ -101,7 +107,7 @@ impl Call {
         })
     }
 
-    /// As [`Call::json`], for a body with a password: what is wrong with it is told without a word of it, since a refusal is
+    /// As [`Call::json`], for a body with a password or a secret: what is wrong with it is told without a word of it, since a refusal is
     /// logged.
     pub async fn secret_json<T: serde::de::DeserializeOwned>(
         &self,

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use traces::Traces;
 use trust::cose::SecretKey;
 use trust::mac::MacKey;
 
@@ -39,6 +40,8 @@ pub struct Config {
     pub images: Option<Images>,
     /// The log of what was done.
     pub evidence: Evidence,
+    /// Where traces are told of.
+    pub traces: Traces,
     pub limits: Limits,
 }
 

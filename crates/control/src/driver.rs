@@ -81,6 +81,7 @@ impl Control {
         };
         let own = Own::open(own, UnixTime::now())?;
         let metrics = Metrics::new()?;
+        config.traces.show_in(&metrics.registry);
         let config::Director { roots, key } = config.director;
         let director = Director::open(key, roots, limits.director, metrics.clone())?;
         if director.root_ends() <= now() {
@@ -140,6 +141,7 @@ impl Control {
             requests: Requests::new(now()),
             streams,
             metrics,
+            traces: config.traces,
             registries,
             known: Mutex::new(Known::new(limits.known)),
             phase: watch::Sender::new(Phase::Serving),

@@ -8,6 +8,7 @@ use crate::endpoint::Access;
 use crate::error::Fatal;
 use crate::problem::Failure;
 use crate::station::{Phase, Station, now};
+use crate::traced::Traced;
 use crate::uplink::{self, Append, BODY_BYTES_MAX, CallRefusal, Judgement};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
@@ -95,6 +96,7 @@ pub(crate) async fn uplink(station: &Arc<Station>, call: Call) -> Result<Respons
     expect_media_type(&call.head.headers, COSE)?;
     expect_zstd(&call.head.headers)?;
     let gateway = still_gateway(station, &call.peer, &call.directory)?;
+    let came = now();
     let room = (station.turns.take(gateway.id.clone())?, slot(station)?);
     let body = call.body(BODY_BYTES_MAX).await?;
     station.metrics.uplink_bytes.inc_by(body.len() as u64);
@@ -107,7 +109,7 @@ pub(crate) async fn uplink(station: &Arc<Station>, call: Call) -> Result<Respons
     let (judgement, room) =
         tokio::task::spawn_blocking(work).await.map_err(|error| Failure::internal(&error))?;
     let Judgement { verdicts, appends } = judgement.map_err(|refusal| Failure::uplink(&refusal))?;
-    let names = Names::of(&appends);
+    let (names, traced) = (Names::of(&appends), Traced::of(&station.traces, &appends));
     // In a task of its own: what became durable is remembered also when its caller has hung up, or waited too long.
     let appending = station.clone();
     let appended = tokio::spawn(async move {
@@ -118,6 +120,8 @@ pub(crate) async fn uplink(station: &Arc<Station>, call: Call) -> Result<Respons
     appended.await.map_err(|error| Failure::internal(&error))??;
     report(station, &gateway.id, &verdicts);
     names.tell(station, &gateway.id);
+    let by = (&gateway.id, call.request());
+    traced.tell(&station.traces, by, verdicts.len(), (came, now()));
     Ok(text(CBOR, encode_reply(&verdicts)))
 }
 

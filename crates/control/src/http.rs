@@ -9,7 +9,7 @@ use crate::listener::Remote;
 use crate::people::call as people;
 use crate::principal::Principal;
 use crate::problem::Failure;
-use crate::request::REQUEST_ID;
+use crate::request::{Named, REQUEST_ID};
 use crate::rollouts::call as rollouts;
 use crate::station::{Station, now};
 use crate::{
@@ -58,8 +58,9 @@ pub(crate) fn router(station: Arc<Station>) -> Router {
         .with_state(station)
 }
 
-async fn serve(station: &Arc<Station>, endpoint: Endpoint, request: Request) -> Response {
+async fn serve(station: &Arc<Station>, endpoint: Endpoint, mut request: Request) -> Response {
     let id = station.requests.name();
+    request.extensions_mut().insert(Named(id.clone()));
     let span = tracing::info_span!("request", id, endpoint = endpoint.as_str());
     let mut response = answer(station, endpoint, request, &id).instrument(span).await;
     name(&mut response, &id);
@@ -409,6 +410,7 @@ pub(crate) mod tests {
                 // The same after a restart: the log goes on under it.
                 key: trust::cose::SecretKey::from_random(Algorithm::Ed25519, &[9; 32]).unwrap(),
             },
+            traces: Default::default(),
             limits,
         };
         Control::start(config, query, shards.writers().to_vec(), registries).await.unwrap()

@@ -66,6 +66,7 @@ mod request;
 pub mod rollouts;
 mod station;
 mod stream;
+mod traced;
 mod turns;
 pub mod uplink;
 

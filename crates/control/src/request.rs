@@ -25,6 +25,10 @@ impl Requests {
     }
 }
 
+/// A request's own name, among what goes with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Named(pub String);
+
 /// The request that a problem is about, as RFC 9457's `instance`.
 pub(crate) fn instance(request: &str) -> String {
     format!("urn:plimsoll:request:{request}")

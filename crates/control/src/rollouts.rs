@@ -43,7 +43,7 @@ use book::{
 use draft::{DraftError, Found, Members, Named};
 use evidence::event::Said;
 use model::{DeviceId, ProductId, RolloutId, Timestamp, Version, told as text_of};
-use rollout::{Answer, Command, Event, Happened, Position, Saved, State};
+use rollout::{Answer, Command, Event, Happened, Known, Position, Saved, State};
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -137,6 +137,10 @@ pub struct Answered {
     /// And how many tell of the rest: facts, and that something was halted. A log that takes nothing does not keep a
     /// device from hearing of a halt.
     pub said: u64,
+    /// What became of the device's permits by this check-in.
+    pub moved: Vec<(RolloutId, Known)>,
+    /// It says something else of its newest install than it said last.
+    pub says_new_outcome: bool,
 }
 
 /// The site's rollouts. Clones are handles to the same ones.
@@ -249,7 +253,8 @@ impl Rollouts {
             return Ok(None);
         }
         book.keep(device, kept);
-        Ok(Some(Answered { check_in, leave, said: leave }))
+        let (moved, says_new_outcome) = (Vec::new(), false);
+        Ok(Some(Answered { check_in, leave, said: leave, moved, says_new_outcome }))
     }
 
     async fn check_in_in_turn(
@@ -290,11 +295,12 @@ impl Rollouts {
             (false, true) => Leave::Any,
             (false, false) => Leave::NoPermit,
         };
-        let (checked, writes) = {
+        let (checked, writes, says_new_outcome) = {
             let book = self.book();
             let checked = book.check_in(&sealed, at, leave)?;
             let writes = self.writes(&book, &checked.moved, &Mover::Site, at);
-            (checked, writes)
+            let before = book.manifest(&id).and_then(|kept| kept.manifest().outcome);
+            (checked, writes, before != sealed.manifest.outcome)
         };
         let orders = self.targets(&checked, at);
         // Else it is kept in memory alone, as if it had been answered at once: a lease was due, or this is the first one
@@ -342,8 +348,13 @@ impl Rollouts {
             kept.events = said;
         }
         let leave = if raises { said } else { kept.events };
+        let permits = moved.iter().flat_map(|moved| {
+            let own = moved.permits.iter().filter(|(holder, _)| *holder == device);
+            own.map(|(_, permit)| (moved.rollout.clone(), permit.known))
+        });
+        let permits = permits.collect();
         self.take(moved, |book| book.keep(device, kept));
-        Ok(Answered { check_in, leave, said })
+        Ok(Answered { check_in, leave, said, moved: permits, says_new_outcome })
     }
 
     /// The vendor's words for what a device is ordered. What the vendor does not name (any more) cannot be ordered: no

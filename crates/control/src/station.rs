@@ -30,6 +30,7 @@ use model::{DeviceId, Digest, Timestamp, told};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Instant, SystemTime};
 use tokio::sync::{Semaphore, watch};
+use traces::Traces;
 use trust::mac::MacKey;
 
 /// What every request shares.
@@ -70,6 +71,7 @@ pub(crate) struct Station {
     /// What changes, for who listens.
     pub streams: Streams,
     pub metrics: Metrics,
+    pub traces: Traces,
     pub registries: Vec<prometheus::Registry>,
     pub known: Mutex<Known>,
     pub phase: watch::Sender<Phase>,

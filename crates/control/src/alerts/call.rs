@@ -220,7 +220,7 @@ pub(crate) async fn targets(station: &Station, call: Call) -> Result<Response, F
 
 pub(crate) async fn put_target(station: &Station, call: Call) -> Result<Response, Failure> {
     let actor = call.person(station)?.actor.clone();
-    let target: Target = call.json(TARGET_BYTES_MAX).await?;
+    let target: Target = call.secret_json(TARGET_BYTES_MAX).await?;
     station.ledger.may_widen()?;
     let id = target.id.clone();
     let act = Act::Target(target);

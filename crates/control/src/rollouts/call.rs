@@ -51,6 +51,7 @@ pub(crate) async fn check_in(station: &Station, call: Call) -> Result<Response, 
     expect_media_type(&call.head.headers, "application/cose")?;
     let Of { device } = call.query_string()?;
     let device = DeviceId::new(device)?;
+    let came = now();
     let room = station.check_ins.take(gateway.id.clone())?;
     let body = call.body(CHECK_IN_BYTES_MAX).await?;
     // The body may have taken its time, and a revocation does not wait for it.
@@ -59,8 +60,10 @@ pub(crate) async fn check_in(station: &Station, call: Call) -> Result<Response, 
     debug_assert_eq!(gateway.id, gateway_now.id);
     let (grace, seen) = (station.limits.key_grace, device.clone());
     let sealed = checkin::open(&body, &device, &gateway_now, &directory, grace, now());
+    let mut outcome = None;
     let answer = match sealed {
         Ok(sealed) => {
+            outcome.clone_from(&sealed.manifest.outcome);
             let may_issue = station.ledger.may_widen().is_ok();
             station.rollouts.check_in(sealed, may_issue, room).await
         }
@@ -91,6 +94,15 @@ pub(crate) async fn check_in(station: &Station, call: Call) -> Result<Response, 
     // No leave reaches a device before the evidence log covers it (INV-EVID-1). That something was halted does.
     station.ledger.covered(answered.leave).await?;
     station.ledger.covered_if_soon(answered.said).await;
+    let by = (station.terms.site.as_str(), &gateway.id, call.request());
+    crate::traced::check_in(
+        &station.traces,
+        by,
+        &device,
+        outcome.as_ref(),
+        &answered,
+        (came, now()),
+    );
     Ok(json_answer(&answered.check_in))
 }
 

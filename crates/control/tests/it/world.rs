@@ -280,6 +280,7 @@ pub async fn start(
             dir: dir.path().join("control/evidence"),
             key: setup.evidence_key,
         },
+        traces: Default::default(),
         limits: setup.limits,
     };
     let writers = shards.writers().to_vec();
