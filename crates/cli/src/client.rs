@@ -3,7 +3,7 @@
 //! What changes something has a key by which control knows it again (`Idempotency-Key`), so that a second time is no second
 //! wish. What has a password in it has none, and is said again only if it cannot have arrived. Never: follows a redirect, resumes a TLS session, shows a token to who does not prove to be the site.
 
-use crate::exit::{Ended, Exit};
+use crate::exit::{Ended, Exit, Waits};
 use crate::place::{Address, Credential, Place};
 use anyhow::{Context, Result};
 use api::{Problem, path};
@@ -210,6 +210,13 @@ impl Client {
             }
         };
         let status = response.status();
+        if status == StatusCode::ACCEPTED {
+            let body = whole(response).await?;
+            return match serde_json::from_slice(&body) {
+                Ok(approval) => Err(Waits { approval, body }.into()),
+                Err(error) => Err(error).context("the answer is not what this version expects"),
+            };
+        }
         if status.is_success() {
             return Ok(response);
         }

@@ -1,5 +1,6 @@
 //! How a command ends: a number for the program that called it, beside the words for who reads them.
 
+use api::approval::Approval;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -13,10 +14,11 @@ pub enum Exit {
     NotFound = 4,
     Conflict = 5,
     Unreachable = 6,
+    Waits = 7,
 }
 
 impl Exit {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -24,6 +26,7 @@ impl Exit {
         Self::NotFound,
         Self::Conflict,
         Self::Unreachable,
+        Self::Waits,
     ];
 
     pub const fn code(self) -> u8 {
@@ -39,6 +42,7 @@ impl Exit {
             Self::NotFound => "there is no such thing",
             Self::Conflict => "not from where it stands, not now, or too often",
             Self::Unreachable => "no answer from the site, or not in time",
+            Self::Waits => "asked for, not done: it waits for a second person",
         }
     }
 
@@ -56,6 +60,7 @@ impl Exit {
     pub fn of(error: &anyhow::Error) -> Self {
         match error.downcast_ref::<Ended>() {
             Some(ended) => ended.exit,
+            None if error.downcast_ref::<Waits>().is_some() => Self::Waits,
             None => Self::Failed,
         }
     }
@@ -100,6 +105,21 @@ impl fmt::Display for Ended {
 
 impl std::error::Error for Ended {}
 
+/// The site took it down and does it when a second person says yes. Not a failure, and not done either.
+#[derive(Debug)]
+pub struct Waits {
+    pub approval: Approval,
+    pub body: Vec<u8>,
+}
+
+impl fmt::Display for Waits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "asked for, not done: {}", crate::table::plain(&self.approval.sentence))
+    }
+}
+
+impl std::error::Error for Waits {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,7 +136,7 @@ mod tests {
 
     #[test]
     fn codes_are_counted_from_0_without_a_gap() {
-        assert_eq!(Exit::ALL.map(Exit::code), [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(Exit::ALL.map(Exit::code), [0, 1, 2, 3, 4, 5, 6, 7]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod log;
 
 mod alert;
+mod approvals;
 mod care;
 mod client;
 mod device;
@@ -28,7 +29,7 @@ mod up;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use evidence::Evidence;
-use exit::Exit;
+use exit::{Exit, Waits};
 use model::Timestamp;
 use place::Place;
 use std::path::PathBuf;
@@ -115,6 +116,12 @@ enum Command {
     /// Sites: zones by which people's rights are bounded.
     #[command(subcommand, alias = "zone", after_help = "Example:\n  plimsoll site list")]
     Site(people::SiteCommand),
+    /// What waits for a second person.
+    #[command(subcommand, after_help = "Example:\n  plimsoll approval list")]
+    Approval(approvals::Command),
+    /// What needs two people.
+    #[command(subcommand, name = "two-people", after_help = "Example:\n  plimsoll two-people show")]
+    TwoPeople(approvals::Setting),
     /// What somebody should know of.
     #[command(subcommand, after_help = "Example:\n  plimsoll alert list")]
     Alert(alert::Alert),
@@ -189,10 +196,14 @@ fn main() -> ExitCode {
     if let Command::Evidence(Evidence::Verify(verify)) = command {
         return verify.run();
     }
+    let json = place.json;
     match run(command, &place) {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
-            log::error(&error);
+            match error.downcast_ref::<Waits>() {
+                Some(waits) => approvals::tell_waits(waits, json),
+                None => log::error(&error),
+            }
             Exit::of(&error).into()
         }
     }
@@ -226,6 +237,8 @@ async fn carry_out(command: Command, place: &Place) -> Result<()> {
         Command::User(user) => user.run(place).await,
         Command::Token(token) => token.run(place).await,
         Command::Site(site) => site.run(place).await,
+        Command::Approval(approval) => approval.run(place).await,
+        Command::TwoPeople(setting) => setting.run(place).await,
         Command::Alert(alert) => alert.run(place).await,
         Command::Silence(silence) => silence.run(place).await,
         Command::Rule(rule) => rule.run(place).await,
