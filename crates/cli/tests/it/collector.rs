@@ -92,11 +92,13 @@ struct KeyValue {
 
 /// Whole numbers of 64 bits are decimal text.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
 enum AnyValue {
-    StringValue(String),
-    IntValue(String),
-    BoolValue(bool),
+    #[serde(rename = "stringValue")]
+    Text(String),
+    #[serde(rename = "intValue")]
+    Number(String),
+    #[serde(rename = "boolValue")]
+    Flag(bool),
 }
 
 /// So many bytes in hex, not all of them 0.
@@ -122,14 +124,14 @@ impl<const N: usize> TryFrom<String> for Hex<N> {
 impl Told {
     pub fn text(&self, key: &str) -> Option<&str> {
         match value(&self.span.attributes, key)? {
-            AnyValue::StringValue(text) => Some(text),
+            AnyValue::Text(text) => Some(text),
             other => panic!("{key} is no text: {other:?}"),
         }
     }
 
     pub fn number(&self, key: &str) -> i64 {
         match value(&self.span.attributes, key) {
-            Some(AnyValue::IntValue(number)) => number.parse().unwrap(),
+            Some(AnyValue::Number(number)) => number.parse().unwrap(),
             other => panic!("{key} is no number: {other:?}"),
         }
     }
@@ -224,8 +226,7 @@ fn serve(stream: TcpStream, tell: &Sender<Post>) {
 
 fn spans(request: Request) -> Vec<Told> {
     let of = |ResourceSpans { resource, scope_spans }: ResourceSpans| {
-        let Some(AnyValue::StringValue(service)) = value(&resource.attributes, "service.name")
-        else {
+        let Some(AnyValue::Text(service)) = value(&resource.attributes, "service.name") else {
             panic!("no service.name: {:?}", resource.attributes);
         };
         let service = service.clone();
