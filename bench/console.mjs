@@ -10,36 +10,22 @@
  * every row into one table, and hides those that do not fit what is typed. DEVICES (100000), ROUNDS (5).
  */
 
-import { execFileSync, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { request } from 'node:https';
 import { createRequire } from 'node:module';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { at, DEVICES, ROOT, Site } from './site.mjs';
 
-const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const { chromium } = createRequire(join(ROOT, 'console/package.json'))('@playwright/test');
 
-const PLIMSOLL = process.env.PLIMSOLL ?? join(ROOT, 'target/release/plimsoll');
-const DEVICES = Number(process.env.DEVICES ?? 100_000);
 const ROUNDS = Number(process.env.ROUNDS ?? 5);
-const PORT = Number(process.env.PORT_BASE ?? 21800);
-const SITE = `https://127.0.0.1:${PORT}`;
 const PERSON = { user: 'anna', password: 'a plain long password' };
 /** Of the last device but one: nobody else has it in his name. */
 const SOUGHT = String(DEVICES - 2).padStart(7, '0');
 const SCROLLS_MS = 3_000;
-const UP_WITHIN_MS = 120_000;
 
-const data = mkdtempSync(join(tmpdir(), 'plimsoll-bench-console-'));
-let site;
+const site = await Site.filled(Number(process.env.PORT_BASE ?? 21800), site =>
+  site.fill({ zone: "'hall-' || n % 8" }),
+);
 try {
-  // The first start makes the site, the second one reads the fleet.
-  await start();
-  await stop();
-  fill();
-  await start();
   const cookie = await signedIn();
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
@@ -53,8 +39,7 @@ try {
   print(browser.version(), ours, naive);
   await browser.close();
 } finally {
-  await stop();
-  rmSync(data, { recursive: true, force: true });
+  await site.end();
 }
 
 /** The console's fleet page. */
@@ -113,9 +98,9 @@ async function measured(browser, cookie, of) {
   });
   await context.addCookies([cookie]);
   const page = await context.newPage();
-  if (html) await page.route(SITE + path, route => route.fulfill({ contentType: 'text/html', body: html }));
+  if (html) await page.route(site.base + path, route => route.fulfill({ contentType: 'text/html', body: html }));
   await page.addInitScript(watch, row);
-  await page.goto(SITE + path);
+  await page.goto(site.base + path);
   await page.waitForFunction(() => globalThis.seen.rows !== undefined, null, { timeout: 120_000 });
   const painted = await page.evaluate(
     () => performance.getEntriesByName('first-contentful-paint')[0]?.startTime,
@@ -202,11 +187,6 @@ function watch(row) {
     );
 }
 
-function at(figures, share) {
-  const sorted = figures.toSorted((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
-}
-
 function print(version, ours, naive) {
   const shown = n => (n >= 100 ? Math.round(n).toLocaleString('en') : n.toFixed(1));
   console.log(`${DEVICES.toLocaleString('en')} devices, Chromium ${version}, ${ROUNDS} rounds in turns, nothing cached; medians (lowest to highest).\n`);
@@ -222,76 +202,15 @@ function print(version, ours, naive) {
   }
 }
 
-async function start() {
-  site = spawn(PLIMSOLL, ['up', '--data', data, '--port-base', String(PORT)], {
-    cwd: ROOT,
-    stdio: 'ignore',
-  });
-  const until = Date.now() + UP_WITHIN_MS;
-  for (;;) {
-    if (site.exitCode !== null) throw new Error(`plimsoll up ended with ${site.exitCode}`);
-    if (Date.now() > until) throw new Error(`no site within ${UP_WITHIN_MS} ms`);
-    const answer = await call('GET', '/healthz').catch(() => undefined);
-    if (answer?.status === 200) return;
-    await new Promise(later => setTimeout(later, 200));
-  }
-}
-
-async function stop() {
-  if (!site || site.exitCode !== null) return;
-  const ended = new Promise(done => site.once('exit', done));
-  site.kill('SIGINT');
-  await ended;
-}
-
-/** Enrolled devices of eight zones behind forty gateways, each with its version, heard a moment ago. */
-function fill() {
-  const now = Date.now();
-  const sql = `
-PRAGMA foreign_keys = off;
-BEGIN;
-CREATE TEMP TABLE n AS WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n + 1 < ${DEVICES}) SELECT n, printf('pump-%07d', n) AS id FROM n;
-INSERT INTO ownership SELECT upper(id), id, 'device', 'hall-' || n % 8, ${now * 1000} FROM n;
-INSERT INTO devices SELECT id, upper(id), 'device', 'hall-' || n % 8, iif(n % 1000 = 0, 'quarantined', 'enrolled'), ${now * 1000}, ${now * 1000}, ${now * 1000} FROM n;
-INSERT INTO device_groups SELECT id, iif(n % 20 = 0, 'pilot', 'development'), ${now} FROM n WHERE n % 10 = 0;
-INSERT INTO seen SELECT id, ${now} - n % 60 * 1000, 'gw-' || n % 40 FROM n;
-INSERT INTO firmware SELECT id, 1, 'pump-app', '1.' || n % 7 || '.0', lower(hex(zeroblob(32))), 'confirmed', ${now} FROM n;
-COMMIT;`;
-  execFileSync('sqlite3', [join(data, 'control/registry.sqlite')], { input: sql });
-}
-
 async function signedIn() {
-  const token = readFileSync(join(data, 'site/api.token'), 'utf8').trim();
-  const made = await call(
+  const made = await site.call(
     'POST',
     '/v1/users',
     { name: PERSON.user, password: PERSON.password, grants: [{ role: 'viewer' }] },
-    { Authorization: `Bearer ${token}` },
+    { Authorization: `Bearer ${site.token}` },
   );
-  const session = await call('POST', '/v1/session', PERSON, { Origin: SITE });
+  const session = await site.call('POST', '/v1/session', PERSON, { Origin: site.base });
   const [, name, value] = /^([^=]+)=([^;]+)/.exec(session.cookie ?? '') ?? [];
   if (!name) throw new Error(`nobody is signed in: ${made.status}, ${session.status}`);
-  return { name, value, url: SITE, httpOnly: true, secure: true, sameSite: 'Strict' };
-}
-
-function call(method, path, body, headers = {}) {
-  return new Promise((done, failed) => {
-    const sent = body === undefined ? undefined : JSON.stringify(body);
-    const asked = request(
-      SITE + path,
-      {
-        method,
-        rejectUnauthorized: false,
-        headers: { ...headers, ...(sent ? { 'Content-Type': 'application/json' } : {}) },
-      },
-      answer => {
-        answer.resume();
-        answer.on('end', () =>
-          done({ status: answer.statusCode, cookie: answer.headers['set-cookie']?.[0] }),
-        );
-      },
-    );
-    asked.on('error', failed);
-    asked.end(sent);
-  });
+  return { name, value, url: site.base, httpOnly: true, secure: true, sameSite: 'Strict' };
 }

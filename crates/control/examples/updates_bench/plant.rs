@@ -263,7 +263,8 @@ fn statements(rows: &[Row], certificate: &[u8], at: Timestamp) -> Vec<QueryBuild
     keys.push_values(all, |mut b, (row, (digest, id, purpose, spki))| {
         b.push_bind(digest.to_string()).push_bind(id.clone()).push_bind(name(row));
         b.push_bind(*purpose).push_bind(spki.clone()).push_bind(certificate.to_vec());
-        b.push_bind(at + 90 * 86_400_000_000).push_bind(at).push_bind(None::<i64>);
+        b.push_bind(at + 90 * 86_400_000_000).push_bind(at);
+        b.push_bind(None::<i64>).push_bind(None::<i64>);
     });
     let mut manifests = into("manifests");
     manifests.push_values(rows, |mut b, row| {
