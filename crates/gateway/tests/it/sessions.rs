@@ -129,6 +129,32 @@ async fn a_revoked_device_is_cut_off_and_cannot_come_back() {
     stopped(gateway).await;
 }
 
+/// INV-AUTH-1: what the gateway was told last is what it knows, also when it starts while control is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_device_stays_out_over_a_restart_without_control_and_the_others_come_in() {
+    let disk = SimDisk::new(1);
+    let (site, pump, gateway) = plant(&disk).await;
+    let other = site.device("pump-2");
+    site.lets_in(&gateway, &[&pump, &other]).await;
+    let mut live = Client::connect(gateway.local_addr(), &pump).await;
+    let mut entries = vec![pump.entry(), other.entry()];
+    entries[0].standing = Standing::Revoked;
+    site.knows(&gateway, entries).await;
+    assert_eq!(live.end().await, Some(0x98));
+    stopped(gateway).await;
+
+    // Nobody listens there.
+    let away = |config: &mut gateway::Config| config.control = "https://localhost:1".into();
+    let gateway = site.gateway_with(&disk, away).await;
+    let at = gateway.local_addr();
+    let mut again = Client::dial(at, pump.shown()).await.unwrap();
+    assert_eq!(again.ask(&connect("")).await.unwrap(), [0x20, 3, 0, 0x87, 0]);
+    assert_eq!(gateway.metrics().refused(Refusal::Revoked), 1);
+    let mut bystander = Client::connect(at, &other).await;
+    assert_eq!(bystander.publish(&other.topic(), 1, &other.message(1, 0, None)).await, 0);
+    stopped(gateway).await;
+}
+
 /// A session whose TLS key left the bundle is cut too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_left_the_bundle_is_cut_off() {
