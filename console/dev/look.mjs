@@ -26,6 +26,7 @@ const PAGES = {
   rules: '/console/alerts/rules',
   targets: '/console/alerts/targets',
   approvals: '/console/approvals',
+  approval: '/console/approvals/5',
   evidence: '/console/evidence',
   report: '/console/report',
   users: '/console/users',
@@ -117,6 +118,12 @@ for (const size of Object.keys(SIZES)) {
   await shoot('dialog-halt', PAGES.rollout, size, 'light', click('Halt…'));
   await shoot('dialog-revoke', PAGES.device, size, 'dark', click('Revoke…'));
   await shoot('dialog-user', PAGES.users, size, 'light', click('New user…'));
+  await shoot('dialog-asked', PAGES.users, size, 'light', asksForUser);
+  await shoot('dialog-approve', PAGES.approvals, size, 'dark', click('Approve…'));
+  await shoot('dialog-refuse', PAGES.approvals, size, 'light', click('Refuse…'));
+  await shoot('dialog-two-people', PAGES.users, size, 'light', page =>
+    page.getByRole('region', { name: 'Takes two people' }).getByRole('button').click(),
+  );
   await shoot('dialog-token', PAGES.users, size, 'light', click('New token…'));
   await shoot('dialog-rule', PAGES.rules, size, 'light', click('New rule…'));
   await shoot('dialog-target', PAGES.targets, size, 'dark', click('New target…'));
@@ -125,6 +132,14 @@ for (const size of Object.keys(SIZES)) {
 }
 await shoot('menu', PAGES.fleet, '400', 'light', click('Pages'));
 await browser.close();
+
+async function asksForUser(page) {
+  await page.getByRole('button', { name: 'New user…' }).click();
+  await page.getByLabel('Name').fill('dora');
+  await page.getByLabel('Password').fill('a plain long password');
+  await page.getByRole('button', { name: 'Make the user' }).click();
+  await page.waitForTimeout(300);
+}
 
 async function signInWrongly(page) {
   await page.getByLabel('User').fill('anna');

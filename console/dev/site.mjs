@@ -519,6 +519,7 @@ function approvals(query) {
     sentence,
     asked_by: 'user/ben',
     asked_as: 'releaser',
+    seconds: ['operator', 'security_officer'],
     asked_at_ms: START - HOUR,
     until_ms: START + 23 * HOUR,
     state,
@@ -526,24 +527,41 @@ function approvals(query) {
   });
   const all = [
     one(
-      'a1',
+      '5',
       'emergency_rollout',
       'rollout/pump-app-1.1.1',
-      'Roll out pump-app 1.1.1 to 1,200 devices at once, without a canary.',
+      'Roll out pump-app 1.1.1 to zones hall, yard, 100 % of it at once',
       'open',
+      {
+        act: {
+          act: 'create_rollout',
+          order: { product: 'pump-app', version: '1.1.1', waves: [{ percent: 100 }], start: true },
+        },
+      },
     ),
     one(
-      'a2',
+      '4',
       'quarantine_release',
       'device/pump-000007',
-      'Let pump-000007 back from quarantine.',
+      'Let pump-000007 back from quarantine',
       'open',
       {
         asked_by: 'user/anna',
         asked_as: 'security_officer',
+        seconds: ['operator', 'administrator'],
+        sites: ['hamburg'],
+        act: { act: 'release_device', device: 'pump-000007' },
       },
     ),
-    one('a3', 'grant_roles', 'user/cleo', 'Give cleo the role releaser.', 'refused', {
+    one('6', 'grant_roles', 'user/dora', 'Make user dora: viewer of every site', 'open', {
+      asked_by: 'user/anna',
+      asked_as: 'administrator',
+      seconds: ['security_officer'],
+      act: { act: 'create_user', name: 'dora', grants: [{ role: 'viewer' }] },
+    }),
+    one('3', 'grant_roles', 'user/cleo', 'Let user cleo be releaser of every site, and not nothing', 'refused', {
+      asked_as: 'administrator',
+      seconds: ['security_officer'],
       decided_by: 'user/dora',
       decided_at_ms: START - 2 * DAY,
       reason: 'cleo has left the team',
@@ -794,6 +812,10 @@ const ANSWERS = [
   ],
   [/^\/v1\/approvals$/, (_, query) => approvals(query)],
   [
+    /^\/v1\/approvals\/(\d+)$/,
+    ([, id]) => approvals(new URLSearchParams()).approvals.find(one => one.id === id),
+  ],
+  [
     /^\/v1\/users$/,
     () => ({
       users: [
@@ -846,7 +868,7 @@ const ANSWERS = [
   ],
   [
     /^\/v1\/settings\/two-people$/,
-    () => ({ needed_for: isEmpty() ? [] : ['emergency_rollout', 'quarantine_release'] }),
+    () => ({ needed_for: isEmpty() ? [] : ['grant_roles', 'quarantine_release'] }),
   ],
   [/^\/v1\/reports\/weekly$/, report],
 ];
@@ -894,6 +916,11 @@ async function serve(request, response) {
   let body = '';
   for await (const chunk of request) body += chunk;
   if (url.pathname === '/v1/query') return send(response, answer(JSON.parse(body).sql));
+  if (request.method === 'POST' && url.pathname === '/v1/users') {
+    response.writeHead(202, { 'Content-Type': 'application/json' });
+    const open = approvals(new URLSearchParams('state=open')).approvals;
+    return response.end(JSON.stringify(open.at(-1)));
+  }
   if (request.method !== 'GET') return send(response, {});
   for (const [path, of] of ANSWERS) {
     const match = path.exec(url.pathname);

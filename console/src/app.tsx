@@ -1,5 +1,7 @@
 import { lazy, type ReactNode, Suspense } from 'react';
 import { AlertsPage } from './pages/alerts.tsx';
+import { ApprovalPage } from './pages/approval.tsx';
+import { ApprovalsPage } from './pages/approvals.tsx';
 import { DevicePage } from './pages/device.tsx';
 import { EvidencePage } from './pages/evidence.tsx';
 import { FleetPage } from './pages/fleet.tsx';
@@ -52,6 +54,8 @@ function Here() {
       return <ReleasesPage />;
     case 'alerts':
       return <AlertsPage view={name} />;
+    case 'approvals':
+      return name ? <ApprovalPage key={name} id={name} /> : <ApprovalsPage />;
     case 'evidence':
       return <EvidencePage />;
     case 'report':

@@ -1,4 +1,5 @@
 import { type ReactNode, useState } from 'react';
+import { TakesTwo } from '../approvals/waits.tsx';
 import { Charts } from '../device/charts.tsx';
 import { History } from '../device/history.tsx';
 import { Download } from '../evidence/download.tsx';
@@ -184,7 +185,8 @@ function AskFirst({
       verb: 'Release',
       says: (
         <p>
-          Its gateways let it back, and what it says counts again. This may take a second person.
+          Its gateways let it back, and what it says counts again.{' '}
+          <TakesTwo what="quarantine_release" />
         </p>
       ),
     },
@@ -210,7 +212,7 @@ function AskFirst({
             All its keys are taken away at once and its sessions are cut. It enrols anew by its
             birth certificate, and how it stands does not change.
           </p>
-          <p>What its keys sealed until now is believed still. This may take a second person.</p>
+          <p>What its keys sealed until now is believed still.</p>
         </>
       ),
     },

@@ -1,4 +1,5 @@
 import { type FormEvent, useState } from 'react';
+import { ASKED, TakesTwo, Waits } from '../approvals/waits.tsx';
 import { Asked, Lines } from '../parts/asked.tsx';
 import { Button, ScopedButton } from '../parts/button.tsx';
 import { Checks, Choice, Field, Text, Tick } from '../parts/field.tsx';
@@ -13,7 +14,7 @@ import {
   orderOf,
   usualOrder,
 } from '../rollout/order.ts';
-import { go, Link, pathTo, usePlace } from '../route.tsx';
+import { go, pathTo, usePlace } from '../route.tsx';
 import { useAsk, useOrder } from '../site/ask.ts';
 import type { Approval, Releases, Rollout, Summary } from '../site/contract.ts';
 import { counted } from '../words/number.ts';
@@ -67,11 +68,8 @@ function Order({ releases, first }: { releases: Releases; first: OrderForm }) {
       <div className="note info" role="status">
         <Icon name="approval" />
         <div>
-          <strong>It waits for a second person</strong>
-          <p>{waits.sentence} Nothing is done yet.</p>
-          <p>
-            <Link to={pathTo('approvals')}>To the approvals</Link>
-          </p>
+          <strong>{ASKED}</strong>
+          <Waits of={waits} />
         </div>
       </div>
     );
@@ -139,7 +137,10 @@ function Order({ releases, first }: { releases: Releases; first: OrderForm }) {
       {lacksCanary(form) && (
         <div className="note warn">
           <Icon name="warn" />
-          <p>No device goes first: all get it at once. This can take a second person.</p>
+          <p>
+            More than half get it at once: no few go first, to warn the others.{' '}
+            <TakesTwo what="emergency_rollout" when={form.start ? 'This' : 'To begin it'} />
+          </p>
         </div>
       )}
       <div role="alert">

@@ -1,5 +1,6 @@
 import { useQueryClient } from '@tanstack/react-query';
 import { useEffect, useRef, useState } from 'react';
+import { TakesTwo } from '../approvals/waits.tsx';
 import { EventTable } from '../evidence/event-table.tsx';
 import { Asked, Lines } from '../parts/asked.tsx';
 import { PhaseBadge } from '../parts/badge.tsx';
@@ -8,6 +9,7 @@ import { Confirm } from '../parts/dialog.tsx';
 import type { IconName } from '../parts/icon.tsx';
 import { Facts, Page, Panel } from '../parts/page.tsx';
 import { RolledDevices } from '../rollout/devices.tsx';
+import { beginsBroadly } from '../rollout/order.ts';
 import { Progress } from '../rollout/progress.tsx';
 import { saidOf, usually } from '../rollout/says.ts';
 import { Signals } from '../rollout/signals.tsx';
@@ -232,7 +234,16 @@ function AskFirst({
       title={`${verb} ${rollout.id}?`}
       verb={verb}
       danger={danger}
-      says={says.map(sentence => <p key={sentence}>{sentence}</p>)}
+      says={
+        <>
+          {says.map(sentence => (
+            <p key={sentence}>{sentence}</p>
+          ))}
+          {command === 'start' && beginsBroadly(rollout.order) && (
+            <TakesTwo what="emergency_rollout" />
+          )}
+        </>
+      }
       order={() => ({ path: `/v1/rollouts/${encodeURIComponent(rollout.id)}/${command}` })}
       onClose={onClose}
     />

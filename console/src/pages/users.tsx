@@ -4,13 +4,14 @@ import { useMe } from '../site/me.tsx';
 import { may } from '../site/rights.ts';
 import { SitesPanel } from '../users/sites.tsx';
 import { TokensPanel } from '../users/tokens.tsx';
+import { TwoPeoplePanel } from '../users/two-people.tsx';
 import { UsersPanel } from '../users/users.tsx';
 
-/** Who may do what: people, the tokens of their programs, and sites. */
+/** Who may do what: people, the tokens of their programs, sites, and what nobody does alone. */
 export default function UsersPage() {
   const me = useMe();
   return (
-    <Page title="Users" className="users" lead="People, the tokens of their programs, and sites.">
+    <Page title="Users" className="users" lead="People, the tokens of their programs, sites, and what takes two.">
       {may(me, 'users.read') ? (
         <UsersPanel />
       ) : (
@@ -20,6 +21,7 @@ export default function UsersPage() {
       )}
       <TokensPanel />
       <SitesPanel />
+      <TwoPeoplePanel />
     </Page>
   );
 }

@@ -1,7 +1,7 @@
 import { type FormEvent, type ReactNode, useId, useLayoutEffect, useRef, useState } from 'react';
+import { ASKED, Waits } from '../approvals/waits.tsx';
 import { type Ordered, useOrder } from '../site/ask.ts';
-import type { Came } from '../site/call.ts';
-import { Until } from '../words/when.tsx';
+import type { Approval } from '../site/contract.ts';
 import { Button } from './button.tsx';
 import { Icon, type IconName } from './icon.tsx';
 import { ProblemNote } from './problem.tsx';
@@ -98,7 +98,7 @@ export function Confirm<T>({
 }) {
   const ordering = useOrder<T>();
   const [text, setText] = useState('');
-  const [waits, setWaits] = useState<Came<T>>();
+  const [waits, setWaits] = useState<Approval>();
   const name = useId();
   const isReady = typed === undefined || text === typed;
 
@@ -107,22 +107,17 @@ export function Confirm<T>({
     if (!isReady || ordering.isPending) return;
     ordering.mutate(order(), {
       onSuccess: came => {
-        if ('waits' in came) return setWaits(came);
+        if ('waits' in came) return setWaits(came.waits);
         onDone?.(came.done);
         onClose();
       },
     });
   };
 
-  if (waits && 'waits' in waits) {
+  if (waits) {
     return (
-      <Told title="It waits for a second person" icon="approval" onClose={onClose}>
-        <p>{waits.waits.sentence}</p>
-        <p>
-          Nothing is done yet. Somebody of another role than{' '}
-          {waits.waits.asked_as.replace('_', ' ')} can approve it under Approvals; the request ends{' '}
-          <Until ms={waits.waits.until_ms} />.
-        </p>
+      <Told title={ASKED} icon="approval" onClose={onClose}>
+        <Waits of={waits} />
       </Told>
     );
   }

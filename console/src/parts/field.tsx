@@ -59,6 +59,7 @@ export function Text({
   value,
   onChange,
   required,
+  max,
 }: {
   label: string;
   hint?: ReactNode;
@@ -66,6 +67,8 @@ export function Text({
   value: string;
   onChange: (value: string) => void;
   required?: boolean;
+  /** Letters. */
+  max?: number;
 }) {
   const id = useId();
   return (
@@ -75,6 +78,7 @@ export function Text({
         id={id}
         rows={rows}
         required={required}
+        maxLength={max}
         spellCheck={false}
         value={value}
         onChange={event => onChange(event.target.value)}

@@ -16,6 +16,11 @@ function advice(error: Refused, isQuestion: boolean): string {
       return 'Ask for a shorter time, or for fewer series.';
     case 'target_failed':
       return 'Mend what stands there or change the target, and test it again.';
+    case 'no_second_person':
+      return 'Make them first, under People: each role of every site, and each somebody else.';
+    case 'approval_failed':
+    case 'not_open':
+      return 'Whoever still wants it asks for it anew.';
     case 'evidence_unavailable':
       return 'The evidence log takes nothing, so nothing that widens is done. See the runbook `evidence`.';
     case 'evidence_behind':

@@ -115,10 +115,17 @@ export function faultsOf(form: OrderForm): string[] {
   return faults;
 }
 
-/** Without one device that goes first, nobody is warned: this can take a second person. */
+/** More than half at once, and more than one: control can be set to ask a second person for it (`emergency_rollout`). */
 export function lacksCanary(form: OrderForm): boolean {
   const first = form.waves[0];
-  return (
-    first !== undefined && Number(first.percent) >= 100 && Number(first.countMax || Infinity) > 1
-  );
+  return first !== undefined && isBroad(Number(first.percent), Number(first.countMax || Infinity));
+}
+
+export function beginsBroadly({ waves }: NewRollout): boolean {
+  const first = waves[0];
+  return first !== undefined && isBroad(first.percent, first.count_max ?? Infinity);
+}
+
+function isBroad(percent: number, countMax: number): boolean {
+  return percent > 50 && countMax > 1;
 }

@@ -16,6 +16,7 @@ export const PAGES: Listed[] = [
   { page: 'rollouts', title: 'Rollouts', icon: 'rollout', key: 'r', scope: 'rollouts.read' },
   { page: 'releases', title: 'Releases', icon: 'release', key: 'l', scope: 'releases.read' },
   { page: 'alerts', title: 'Alerts', icon: 'alert', key: 'a', scope: 'alerts.read' },
+  { page: 'approvals', title: 'Approvals', icon: 'approval', key: 'p' },
   { page: 'evidence', title: 'Evidence', icon: 'evidence', key: 'e', scope: 'evidence.read' },
   { page: 'report', title: 'Weekly report', icon: 'report', key: 'w' },
   { page: 'users', title: 'Users', icon: 'users', key: 'u' },

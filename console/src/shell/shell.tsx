@@ -1,9 +1,10 @@
 import { type ReactNode, useEffect, useRef, useState } from 'react';
+import { secondsNow } from '../approvals/second.ts';
 import { Button } from '../parts/button.tsx';
 import { Icon, Mark } from '../parts/icon.tsx';
 import { go, Link, pathTo, usePlace } from '../route.tsx';
-import { FIRING, useAsk, useStream } from '../site/ask.ts';
-import type { Alerts } from '../site/contract.ts';
+import { FIRING, OPEN_APPROVALS, useAsk, useStream } from '../site/ask.ts';
+import type { Alerts, Approvals } from '../site/contract.ts';
 import { useLive } from '../site/live.ts';
 import { useMe } from '../site/me.tsx';
 import { may } from '../site/rights.ts';
@@ -73,8 +74,10 @@ function PageList() {
   const alerts = useAsk<Alerts>(FIRING, {
     enabled: may(me, 'alerts.read'),
   });
+  const approvals = useAsk<Approvals>(OPEN_APPROVALS, { enabled: may(me, 'approvals.write') });
   const waiting: Record<string, [n: number, of: string] | undefined> = {
     alerts: alerts.data && [alerts.data.firing, 'firing'],
+    approvals: approvals.data && [secondsNow(me, approvals.data.approvals), 'wait for you'],
   };
   const at = page === 'devices' ? 'fleet' : page;
   return (

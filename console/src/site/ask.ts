@@ -46,6 +46,8 @@ function mayGetBetter(error: unknown): boolean {
 export const SESSION = '/v1/session';
 /** How many alerts are firing; asked once for all that show it. */
 export const FIRING = '/v1/alerts?state=firing&limit=1';
+/** What waits for a second person: a site has fewer open ones than one page holds. */
+export const OPEN_APPROVALS = '/v1/approvals?state=open';
 
 /** Who is signed in; `null`: nobody. */
 export function useSession(): UseQueryResult<Me | null, Error> {

@@ -457,16 +457,22 @@ export interface Approval {
   sentence: string;
   asked_by: string;
   asked_as: UserRole;
+  seconds: UserRole[];
+  /** None: at every site. */
+  sites?: string[];
   asked_at_ms: number;
   until_ms: number;
   state: 'open' | 'approved' | 'refused' | 'failed' | 'expired';
   decided_by?: string;
   decided_at_ms?: number;
   reason?: string;
+  /** Only of one that is open, and asked for by its id. */
+  act?: unknown;
 }
 
 export interface Approvals {
   approvals: Approval[];
+  next?: string;
 }
 
 export interface TwoPeople {

@@ -12,7 +12,7 @@ const PATHS: Record<Exclude<ChangeKind, 'reset'>, string[]> = {
   alert: ['/v1/alerts', '/v1/alert-rules', '/v1/alert-targets', '/v1/silences', '/v1/events'],
   user: ['/v1/users', '/v1/tokens', '/v1/session', '/v1/events'],
   approval: ['/v1/approvals', '/v1/events'],
-  site: ['/v1/sites', '/v1/session', '/v1/inventory', '/v1/reports', '/v1/events'],
+  site: ['/v1/sites', '/v1/settings', '/v1/session', '/v1/inventory', '/v1/reports', '/v1/events'],
   seen: ['/v1/devices', '/v1/inventory'],
 };
 

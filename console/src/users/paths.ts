@@ -12,4 +12,5 @@ export const paths = {
   tokens: '/v1/tokens',
   token: (id: string) => `/v1/tokens/${encodeURIComponent(id)}`,
   sites: '/v1/sites',
+  twoPeople: '/v1/settings/two-people',
 };

@@ -1,4 +1,5 @@
 import { useState } from 'react';
+import { TakesTwo } from '../approvals/waits.tsx';
 import { Asked, Empty } from '../parts/asked.tsx';
 import { ScopedButton } from '../parts/button.tsx';
 import { Confirm } from '../parts/dialog.tsx';
@@ -73,7 +74,7 @@ function Change({ site, onClose }: { site: Site; onClose: () => void }) {
       says={
         <p>
           These zones are of this site from now on, and whoever has a role at the site has it for
-          them.
+          them. <TakesTwo what="grant_roles" />
         </p>
       }
       order={() => ({

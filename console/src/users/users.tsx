@@ -1,4 +1,5 @@
 import { useState } from 'react';
+import { TakesTwo } from '../approvals/waits.tsx';
 import { Asked, Empty } from '../parts/asked.tsx';
 import { Badge } from '../parts/badge.tsx';
 import { Button, ScopedButton } from '../parts/button.tsx';
@@ -164,7 +165,12 @@ function AskFirst({ act, onClose }: { act: Act; onClose: () => void }) {
         <Confirm
           title={`Enable ${user.name}?`}
           verb="Enable"
-          says={<p>{user.name} can sign in again, with the roles and the password from before.</p>}
+          says={
+            <p>
+              {user.name} can sign in again, with the roles and the password from before.{' '}
+              <TakesTwo what="grant_roles" />
+            </p>
+          }
           order={() => ({ path: paths.enable(user.name) })}
           onClose={onClose}
         />
@@ -182,7 +188,8 @@ function NewUser({ sites, onClose }: { sites: Site[]; onClose: () => void }) {
       verb="Make the user"
       says={
         <p>
-          Give the password by a way that you trust; it can be changed under the user’s own name.
+          Give the password by a way that you trust; it can be changed under the user’s own name.{' '}
+          <TakesTwo what="grant_roles" />
         </p>
       }
       order={() => ({ path: paths.users, body: { name, password, grants } })}
@@ -228,8 +235,8 @@ function Grants({ user, sites, onClose }: { user: User; sites: Site[]; onClose: 
       verb="Change the roles"
       says={
         <p>
-          From now on {user.name} may do what these roles may, and nothing else. A role that{' '}
-          {user.name} had not can take a second person.
+          From now on {user.name} may do what these roles may, and nothing else.{' '}
+          <TakesTwo what="grant_roles" when="A role that was not there before" />
         </p>
       }
       order={() => ({ path: paths.grants(user.name), body: { grants } })}
@@ -246,7 +253,11 @@ function Password({ user, onClose }: { user: User; onClose: () => void }) {
     <Confirm
       title={`New password for ${user.name}`}
       verb="Set the password"
-      says={<p>Every session of {user.name} ends.</p>}
+      says={
+        <p>
+          Every session of {user.name} ends. <TakesTwo what="grant_roles" />
+        </p>
+      }
       order={() => ({ path: paths.password(user.name), body: { password } })}
       onClose={onClose}
     >

@@ -17,6 +17,7 @@ const PAGES: [path: string, heading: string][] = [
   ['alerts/silences', 'Alerts'],
   ['alerts/rules', 'Alerts'],
   ['alerts/targets', 'Alerts'],
+  ['approvals', 'Approvals'],
   ['evidence', 'Evidence'],
   ['report', 'Weekly report'],
   ['users', 'Users'],

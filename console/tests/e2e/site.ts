@@ -12,8 +12,13 @@ export const PLIMSOLL = process.env.PLIMSOLL ?? join(ROOT, 'target/debug/plimsol
 export const BASE = Number(process.env.PORT_BASE ?? 19800);
 export const SITE = `https://127.0.0.1:${BASE}`;
 
-export const ADMIN = { user: 'anna', password: 'a plain long password' };
-export const VIEWER = { user: 'vera', password: 'another long password' };
+export interface Person {
+  user: string;
+  password: string;
+}
+
+export const ADMIN: Person = { user: 'anna', password: 'a plain long password' };
+export const VIEWER: Person = { user: 'vera', password: 'another long password' };
 
 export const data = () => process.env.PLIMSOLL_DATA ?? '';
 const token = () => readFileSync(join(data(), 'site/api.token'), 'utf8').trim();
@@ -122,16 +127,24 @@ export async function drawn(page: Page) {
   );
 }
 
-type SessionCookie = Pick<
+/** A call under somebody's session. */
+export function callAs(session: SessionCookie, method: string, path: string, body?: unknown) {
+  return put(method, path, body, {
+    Cookie: `${session.name}=${session.value}`,
+    Origin: SITE,
+  });
+}
+
+export type SessionCookie = Pick<
   Cookie,
   'name' | 'value' | 'httpOnly' | 'secure' | 'sameSite'
 > & { url: string };
 
-/** Anna's session, begun once: a password costs control as much as all the rest of a short test. */
-async function begun(): Promise<SessionCookie> {
-  const answer = await put('POST', '/v1/session', ADMIN, { Origin: SITE });
+/** A session, begun once: a password costs control as much as all the rest of a short test. */
+export async function sessionOf(who: Person): Promise<SessionCookie> {
+  const answer = await put('POST', '/v1/session', who, { Origin: SITE });
   const [, name = '', value = ''] = /^([^=]+)=([^;]+)/.exec(answer.cookie ?? '') ?? [];
-  expect(answer.status, `signing in as ${ADMIN.user}`).toBe(200);
+  expect(answer.status, `signing in as ${who.user}`).toBe(200);
   return { name, value, url: SITE, httpOnly: true, secure: true, sameSite: 'Strict' };
 }
 
@@ -144,7 +157,7 @@ export const test = base.extend<
   mayRefuse: [[], { option: true }],
   session: [
     // Playwright reads from the braces which fixtures are asked for.
-    async ({}, use) => use(await begun()),
+    async ({}, use) => use(await sessionOf(ADMIN)),
     { scope: 'worker' },
   ],
   console: async ({ page, context, session, mayRefuse }, use) => {

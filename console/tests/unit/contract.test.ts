@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { expect, test } from '@playwright/test';
+import { outcomeOf } from '../../src/approvals/outcome.ts';
 import { PRIORITIES, SCOPES, USER_ROLES, WIDENINGS } from '../../src/site/contract.ts';
 import { CHANGE_KINDS } from '../../src/site/live.ts';
 import { holds } from '../../src/site/rights.ts';
@@ -52,6 +53,21 @@ test('a role holds here what it holds there', () => {
 test('priorities and widenings are the words of alert.rs and approval.rs', () => {
   expect([...PRIORITIES]).toEqual(variantsOf('alert.rs', 'Priority'));
   expect([...WIDENINGS]).toEqual(variantsOf('approval.rs', 'Widening'));
+});
+
+test('of every act that control keeps for a second person, the console says what it does', () => {
+  const source = readFileSync(
+    new URL('../../../crates/control/src/approvals.rs', import.meta.url),
+    'utf8',
+  );
+  const block = /pub enum Act \{([\s\S]*?)\n\}/.exec(source)?.[1] ?? '';
+  const acts = [...block.matchAll(/^ {4}([A-Z]\w+) \{/gm)].map(([, variant = '']) =>
+    variant.replace(/(?<!^)[A-Z]/g, letter => `_${letter}`).toLowerCase(),
+  );
+  expect(acts.length).toBeGreaterThan(5);
+  const fields = { name: 'ben', grants: [], zones: [], needed_for: [], order: {} };
+  for (const act of acts) expect(outcomeOf({ act, ...fields }), act).toBeDefined();
+  expect(outcomeOf({ act: 'another' })).toBeUndefined();
 });
 
 test('kinds of changes are the words of stream.rs', () => {

@@ -1,9 +1,9 @@
 import { expect, test } from '@playwright/test';
 import { worstFirst } from '../../src/alerts/order.ts';
 import { pathTo, placeOf } from '../../src/place.ts';
-import { faultsOf, groupsOf, lacksCanary, orderOf, usualOrder } from '../../src/rollout/order.ts';
+import { beginsBroadly, faultsOf, groupsOf, lacksCanary, orderOf, usualOrder } from '../../src/rollout/order.ts';
 import { saidOf } from '../../src/rollout/says.ts';
-import type { Alert, Rollout, RolloutCommand } from '../../src/site/contract.ts';
+import type { Alert, NewRollout, Rollout, RolloutCommand } from '../../src/site/contract.ts';
 import { whoMay } from '../../src/site/rights.ts';
 import { isStale } from '../../src/site/stale.ts';
 
@@ -20,6 +20,14 @@ test('a change makes old what it is about, and nothing else', () => {
   expect(isStale(['/v1/rollouts'], rollout)).toBe(true);
   expect(isStale(['/v1/rollouts/pump-1.1/signals'], rollout)).toBe(true);
   expect(isStale(['/v1/rollouts/pump-1.2'], rollout)).toBe(false);
+  const approval = { kind: 'approval', subject: 'approval/7' } as const;
+  expect(isStale(['/v1/approvals?state=open'], approval)).toBe(true);
+  expect(isStale(['/v1/approvals', 'decided'], approval)).toBe(true);
+  expect(isStale(['/v1/approvals/7'], approval)).toBe(true);
+  expect(isStale(['/v1/rollouts'], approval)).toBe(false);
+  // By an approval the setting changes too: then it is an event of the setting.
+  const setting = { kind: 'site', subject: 'settings/two-people' } as const;
+  expect(isStale(['/v1/settings/two-people'], setting)).toBe(true);
 });
 
 test('of many at once, all that could be meant is old', () => {
@@ -115,6 +123,14 @@ test('all at once is no canary', () => {
   expect(lacksCanary(form)).toBe(true);
   form.waves = [{ percent: '100', countMax: '1', soakMinutes: '' }];
   expect(lacksCanary(form)).toBe(false);
+  // As control judges it: more than half.
+  form.waves = [{ percent: '51', countMax: '', soakMinutes: '' }];
+  expect(lacksCanary(form)).toBe(true);
+  form.waves = [{ percent: '50', countMax: '', soakMinutes: '' }];
+  expect(lacksCanary(form)).toBe(false);
+  const begins = (waves: NewRollout['waves']) => beginsBroadly({ ...ROLLOUT.order, waves });
+  expect(begins([{ percent: 100 }])).toBe(true);
+  expect(begins([{ percent: 100, count_max: 1 }, { percent: 100 }])).toBe(false);
 });
 
 test('the worst alert stands first', () => {
