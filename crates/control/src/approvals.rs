@@ -269,8 +269,11 @@ impl Act {
             }
             Self::Grant { name, grants } => {
                 let before = people.user(name).map(|user| Vec::from_iter(user.grants.clone()));
-                let before = roles(&before.unwrap_or_default());
-                format!("Let user {name} be {}, and not {before}", roles(grants))
+                let (next, before) = (roles(grants), before.unwrap_or_default());
+                match before.as_slice() {
+                    [] => format!("Let user {name} be {next}"),
+                    before => format!("Let user {name} be {next}, and not {}", roles(before)),
+                }
             }
             Self::EnableUser { name } => {
                 let grants = people.user(name).map(|user| Vec::from_iter(user.grants.clone()));
