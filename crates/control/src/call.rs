@@ -126,8 +126,19 @@ impl Call {
 
     /// What stands for `{id}`, or another name, in the path.
     pub async fn name(&mut self) -> Result<String, Failure> {
-        let path = self.head.extract::<Path<String>>().await;
-        path.map(|Path(name)| name)
+        self.in_path().await
+    }
+
+    /// The same, of what has a number for a name.
+    pub async fn number(&mut self) -> Result<u64, Failure> {
+        self.in_path().await
+    }
+
+    async fn in_path<T: serde::de::DeserializeOwned + Send + 'static>(
+        &mut self,
+    ) -> Result<T, Failure> {
+        let path = self.head.extract::<Path<T>>().await;
+        path.map(|Path(found)| found)
             .map_err(|error| Failure::bad_request("bad_name", error.body_text()))
     }
 
@@ -176,6 +187,16 @@ impl Unread {
         // Who takes longer is not waited for.
         let _ = tokio::time::timeout(HEAR_OUT_TIME_MAX, read).await;
     }
+}
+
+/// What people write down: some text, in bounds, without what would break a line of a log.
+pub(crate) fn expect_text(field: &str, text: &str, max: usize) -> Result<(), Failure> {
+    let len = text.len();
+    if !text.trim().is_empty() && len <= max && !text.chars().any(|c| c.is_control() && c != '\n') {
+        return Ok(());
+    }
+    let detail = format!("{field}: expected 1 to {max} bytes of text, found {len} bytes");
+    Err(Failure::bad_request("bad_text", detail))
 }
 
 /// Whether the body says that it is what this call takes; parameters are not looked at.

@@ -2,6 +2,8 @@
 
 mod ci;
 mod collector;
+#[path = "../../../../tests/docs_table.rs"]
+mod docs_table;
 mod factory;
 mod packages;
 mod secrets;

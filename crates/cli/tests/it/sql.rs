@@ -1,6 +1,7 @@
 //! INV-LEAST-1: who sees which rows by SQL, through a real control plane over a real store, by the table that stands in
 //! `docs/users.md`.
 
+use crate::docs_table::table;
 use api::user::{Grant, SESSION_COOKIE};
 use api::{Answer, Ownership, Problem, Role, UserRole, path};
 use bus::{LogConfig, Shards};
@@ -29,7 +30,6 @@ use tokio::task::JoinHandle;
 use trust::cose::{self, SecretKey, Signer as _};
 use trust::mac::MacKey;
 
-const DOCS: &str = include_str!("../../../../docs/users.md");
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const BUS_KEY: MacKey = MacKey::new([7; 32]);
 const PASSWORD: &str = "correct horse battery staple";
@@ -258,19 +258,6 @@ impl Site {
             self.shards.writer_of(device.as_bytes()).append(framed).await.unwrap();
         }
     }
-}
-
-/// The rows of the table under a heading, without its head: cells, trimmed.
-fn table(heading: &str) -> Vec<Vec<&'static str>> {
-    let from = DOCS.find(&format!("## {heading}\n")).expect("docs/users.md has the heading");
-    let lines = DOCS[from..].lines().skip(1).take_while(|line| !line.starts_with("## "));
-    let rows =
-        lines.skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
-    let cells = |line: &'static str| -> Vec<&'static str> {
-        let inside = line.strip_prefix('|').unwrap().strip_suffix('|').unwrap();
-        inside.split('|').map(|cell| cell.trim().trim_matches('`')).collect()
-    };
-    rows.skip(2).map(cells).collect()
 }
 
 /// What a cell such as `v o r s a: all` says that a role sees.

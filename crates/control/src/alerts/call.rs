@@ -3,7 +3,7 @@
 use super::step::State;
 use super::table::{self, Page};
 use super::{Act, AlertError, Done, driver, rule, tell};
-use crate::call::{Call, json_answer, no_content};
+use crate::call::{Call, expect_text, json_answer, no_content};
 use crate::problem::Failure;
 use crate::registry::{RegistryError, Work};
 use crate::station::{Station, now};
@@ -11,8 +11,6 @@ use api::alert::{
     ALERTS_PAGE_MAX, Acknowledge, Alert, Alerts, NewSilence, Priority, Rule, Signal, Silences,
     Target, Targets,
 };
-use axum::RequestPartsExt as _;
-use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::Response;
 
@@ -93,10 +91,10 @@ fn complete(alert: &mut Alert, state: &State, now_ms: u64) {
 
 pub(crate) async fn acknowledge(station: &Station, mut call: Call) -> Result<Response, Failure> {
     let actor = call.person(station)?.actor.clone();
-    let alert = number(&mut call).await?;
+    let alert = call.number().await?;
     let Acknowledge { note } = call.json(BODY_BYTES_MAX).await?;
     if let Some(note) = &note {
-        text("note", note, NOTE_BYTES_MAX)?;
+        expect_text("note", note, NOTE_BYTES_MAX)?;
     }
     let act = Act::Acknowledge { alert, note };
     let done = station.alerts.act(act, &actor, now()).await.map_err(|e| failed(station, e))?;
@@ -149,15 +147,15 @@ fn check_silence(what: &NewSilence, now_ms: u64) -> Result<(), Failure> {
     }
     for (field, value) in [("rule", &what.rule), ("subject", &what.subject)] {
         if let Some(value) = value {
-            text(field, value, 200)?;
+            expect_text(field, value, 200)?;
         }
     }
-    text("reason", &what.reason, NOTE_BYTES_MAX)
+    expect_text("reason", &what.reason, NOTE_BYTES_MAX)
 }
 
 pub(crate) async fn end_silence(station: &Station, mut call: Call) -> Result<Response, Failure> {
     let actor = call.person(station)?.actor.clone();
-    let id = number(&mut call).await?;
+    let id = call.number().await?;
     let act = Act::EndSilence(id);
     let done = station.alerts.act(act, &actor, now()).await.map_err(|e| failed(station, e))?;
     shown_silence(station, Done { id, ..done }).await
@@ -253,21 +251,6 @@ async fn shown_target(station: &Station, id: &str) -> Result<Response, Failure> 
     let targets = station.alerts.targets().await.map_err(|e| failed(station, e))?;
     let shown = targets.into_iter().find(|shown| shown.target.id == id);
     Ok(json_answer(&shown.ok_or_else(|| AlertError::UnknownTarget(id.to_owned()))?))
-}
-
-/// What people write down: some text, in bounds, without what would break a line of a log.
-fn text(field: &str, text: &str, max: usize) -> Result<(), Failure> {
-    let len = text.len();
-    if !text.trim().is_empty() && len <= max && !text.chars().any(|c| c.is_control() && c != '\n') {
-        return Ok(());
-    }
-    let detail = format!("{field}: expected 1 to {max} bytes of text, found {len} bytes");
-    Err(Failure::bad_request("bad_text", detail))
-}
-
-async fn number(call: &mut Call) -> Result<u64, Failure> {
-    let path = call.head.extract::<Path<u64>>().await;
-    path.map(|Path(id)| id).map_err(|e| Failure::bad_request("bad_name", e.body_text()))
 }
 
 fn failed(station: &Station, error: AlertError) -> Failure {

@@ -2,7 +2,7 @@
 
 use super::decide::{self, Place, State};
 use super::{Act, ActError, ApprovalError, Asked, Word};
-use crate::call::{Call, json_answer};
+use crate::call::{Call, expect_text, json_answer};
 use crate::people::PeopleError;
 use crate::people::secret::Hash;
 use crate::principal::{Principal, Reach};
@@ -11,13 +11,12 @@ use crate::registry::{ChangeError, Done, RegistryError};
 use crate::rollouts::RolloutError;
 use crate::station::{Station, now};
 use api::Scope;
-use api::approval::{APPROVALS_PAGE_MAX, Approval, Approvals, Refusal, TwoPeople};
+use api::approval::{APPROVALS_PAGE_MAX, Approval, Approvals, Refusal, TwoPeople, Widening};
 use api::rollout::RolloutCommand;
-use axum::RequestPartsExt as _;
-use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::Response;
 use model::{RolloutId, Timestamp, told};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Three words, or a reason.
@@ -78,7 +77,7 @@ pub(crate) async fn list(station: &Station, call: Call) -> Result<Response, Fail
 
 pub(crate) async fn one(station: &Station, mut call: Call) -> Result<Response, Failure> {
     let person = call.person(station)?.clone();
-    let number = number(&mut call).await?;
+    let number = call.number().await?;
     let asked = station.registry.approval(number).await.map_err(|error| failed(station, error))?;
     if !may_see(&person, &asked) {
         return Err(ApprovalError::Unknown(number).into());
@@ -197,13 +196,7 @@ async fn fail(station: &Station, word: &Word, why: Failure) -> Result<Response, 
 pub(crate) async fn refuse(station: &Station, mut call: Call) -> Result<Response, Failure> {
     let (person, Asked { number, .. }) = within_reach(station, &mut call).await?;
     let Refusal { reason } = call.json(BODY_BYTES_MAX).await?;
-    let is_text = !reason.trim().is_empty() && !reason.chars().any(|c| c.is_control() && c != '\n');
-    if !is_text || reason.len() > REASON_BYTES_MAX {
-        let len = reason.len();
-        let detail =
-            format!("reason: expected 1 to {REASON_BYTES_MAX} bytes of text, found {len} bytes");
-        return Err(Failure::bad_request("bad_text", detail));
-    }
+    expect_text("reason", &reason, REASON_BYTES_MAX)?;
     let refused = station.registry.refuse(number, reason, person, now()).await;
     let Done { events, .. } = refused.map_err(|error| failed(station, error))?;
     tracing::info!(approval = number, "refused");
@@ -219,7 +212,7 @@ async fn within_reach(
 ) -> Result<(Arc<Principal>, Asked), Failure> {
     let (person, reach) = call.person_within(station)?;
     let person = person.clone();
-    let number = number(call).await?;
+    let number = call.number().await?;
     let asked = station.registry.approval(number).await.map_err(|error| failed(station, error))?;
     match person.user.as_ref() == Some(&asked.user) || reaches(&reach, &asked.place) {
         true => Ok((person, asked)),
@@ -236,14 +229,10 @@ pub(crate) fn two_people(station: &Station, call: &Call) -> Result<Response, Fai
 pub(crate) async fn set_two_people(station: &Station, call: Call) -> Result<Response, Failure> {
     let person = call.person(station)?.clone();
     let TwoPeople { needed_for } = call.json(BODY_BYTES_MAX).await?;
-    let needed_for = needed_for.into_iter().collect();
+    let needed_for: BTreeSet<Widening> = needed_for.into_iter().collect();
     station.ledger.may_widen()?;
-    let set = station.registry.set_two_people(
-        std::collections::BTreeSet::clone(&needed_for),
-        person.actor.clone(),
-        now(),
-    );
-    match set.await {
+    let (to, by) = (needed_for.clone(), person.actor.clone());
+    match station.registry.set_two_people(to, by, now()).await {
         Err(ApprovalError::NeedsTwo(_)) => {
             ask(station, Act::TwoPeople { needed_for }, None, &person).await
         }
@@ -286,11 +275,6 @@ fn shown(asked: &Asked, at: Timestamp) -> Approval {
         reason: asked.reason.clone(),
         act: None,
     }
-}
-
-async fn number(call: &mut Call) -> Result<u64, Failure> {
-    let path = call.head.extract::<Path<u64>>().await;
-    path.map(|Path(id)| id).map_err(|e| Failure::bad_request("bad_name", e.body_text()))
 }
 
 pub(crate) fn failed(station: &Station, error: ApprovalError) -> Failure {

@@ -147,8 +147,7 @@ impl Registry {
         let below = i64::try_from(below).unwrap_or(i64::MAX);
         self.read(move |tx| {
             Box::pin(async move {
-                let sql =
-                    "SELECT *, NULL AS act FROM approvals WHERE number < ? ORDER BY number DESC";
+                let sql = "SELECT * FROM approvals WHERE number < ? ORDER BY number DESC";
                 let rows = sqlx::query(sql).bind(below).fetch_all(tx).await;
                 let rows = rows.map_err(RegistryError::Read)?;
                 rows.iter().map(|row| asked_of(row, None).map_err(ApprovalError::from)).collect()
@@ -342,7 +341,8 @@ impl Word {
             })
         });
         let password = password.transpose()?;
-        write_state(step, *number, State::Approved, by, None, *at).await?;
+        let who = Some((&*by.actor, by.user.as_deref()));
+        write(step, *number, State::Approved, who, None, *at).await?;
         let both =
             Both { approval: *number, asked_by: asked.by.clone(), approved_by: by.actor.clone() };
         step.by_both(both);
@@ -358,17 +358,6 @@ fn asker_counts(people: &People, user: &str, token: Option<&str>, now: Timestamp
     let enabled = people.user(user).is_some_and(|user| !user.disabled);
     let live = |id| people.token(id).is_some_and(|token| token.is_live(now));
     enabled && token.is_none_or(live)
-}
-
-async fn write_state(
-    step: &mut Step<'_>,
-    number: u64,
-    state: State,
-    by: &Principal,
-    reason: Option<&str>,
-    now: Timestamp,
-) -> Result<(), RegistryError> {
-    write(step, number, state, Some((&*by.actor, by.user.as_deref())), reason, now).await
 }
 
 async fn write(

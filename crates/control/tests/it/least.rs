@@ -1,5 +1,6 @@
 //! INV-LEAST-1: every call against every caller, by the table that stands in `docs/users.md`.
 
+use crate::docs_table::table;
 use crate::people::{Browser, JsonBody as _};
 use crate::world::{Certified, Setup, TOKEN, World};
 use api::{Problem, Scope, UserRole, path};
@@ -8,21 +9,6 @@ use reqwest::Method as Verb;
 use serde_json::json;
 use sqlx::{ConnectOptions as _, Connection as _};
 use std::collections::BTreeMap;
-
-const DOCS: &str = include_str!("../../../../docs/users.md");
-
-/// The rows of the table under a heading, without its head: cells, trimmed.
-fn table(heading: &str) -> Vec<Vec<&'static str>> {
-    let from = DOCS.find(&format!("## {heading}\n")).expect("docs/users.md has the heading");
-    let lines = DOCS[from..].lines().skip(1).take_while(|line| !line.starts_with("## "));
-    let rows =
-        lines.skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
-    let cells = |line: &'static str| -> Vec<&'static str> {
-        let inside = line.strip_prefix('|').unwrap().strip_suffix('|').unwrap();
-        inside.split('|').map(|cell| cell.trim().trim_matches('`')).collect()
-    };
-    rows.skip(2).map(cells).collect()
-}
 
 #[test]
 fn the_documented_table_of_roles_is_what_roles_hold() {

@@ -6,6 +6,8 @@ mod approvals;
 mod console;
 mod contract;
 mod director;
+#[path = "../../../../tests/docs_table.rs"]
+mod docs_table;
 mod enrolment;
 mod evidence;
 mod fleet;

@@ -1,6 +1,7 @@
 //! INV-LEAST-1: every topic of MQTT against every caller, by the tables that stand in `docs/users.md`.
 
 use crate::client::{Client, connect, packet, publish, text, tls};
+use crate::docs_table::table;
 use crate::site::{Device, SITE, authority, eventually, issue, plant, secret, stopped};
 use api::Standing;
 use disk::SimDisk;
@@ -13,23 +14,8 @@ use rustls::ClientConfig;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const DOCS: &str = include_str!("../../../../docs/users.md");
-
 /// As `POST /v1/tokens` gives them.
 const TOKEN: &str = "plm_a1_0123456789abcdef0123456789abcdef";
-
-/// The rows of the table under a heading, without its head: cells, trimmed.
-fn table(heading: &str) -> Vec<Vec<&'static str>> {
-    let from = DOCS.find(&format!("## {heading}\n")).expect("docs/users.md has the heading");
-    let lines = DOCS[from..].lines().skip(1);
-    let rows =
-        lines.skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
-    let cells = |line: &'static str| -> Vec<&'static str> {
-        let inside = line.strip_prefix('|').unwrap().strip_suffix('|').unwrap();
-        inside.split('|').map(|cell| cell.trim().trim_matches('`')).collect()
-    };
-    rows.skip(2).map(cells).collect()
-}
 
 #[derive(Clone, Copy, Debug)]
 enum Act {

@@ -3,6 +3,8 @@
 
 mod admission;
 mod client;
+#[path = "../../../../tests/docs_table.rs"]
+mod docs_table;
 mod foreign;
 mod http;
 mod images;
